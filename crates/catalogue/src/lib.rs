@@ -1,0 +1,1 @@
+//! Names, versions, owners and keys: deterministic commands over one SQLite file.

@@ -1,0 +1,1 @@
+//! Swarms of cores in virtual time.

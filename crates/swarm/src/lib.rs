@@ -1,0 +1,13 @@
+//! What a peer does in one swarm, as a core without IO.
+//!
+//! [`Event`]s go in, [`Action`]s come out, time is a parameter, and randomness comes from a seed: the same events
+//! give the same actions. The core never sees the bytes of a block; it knows which block came from whom.
+
+mod action;
+mod event;
+pub mod limits;
+
+pub use action::{Action, AnnounceEvent, AnnounceRequest, CloseReason};
+pub use event::{
+    AnnounceReply, Content, Direction, Event, PeerKey, PeerSource, ReadRange, TrackerIndex, TrackerUrl, Verdict,
+};

@@ -1,0 +1,1 @@
+//! The few system calls that the rest of obt needs beyond std.

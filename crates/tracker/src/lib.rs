@@ -1,0 +1,1 @@
+//! Who is in which swarm, as a core without IO.

@@ -1,0 +1,16 @@
+//! BitTorrent's formats as values: bytes in, checked values out, and back.
+//!
+//! Nothing here keeps state, reads a clock or does IO. Everything that a stranger can send passes
+//! through this crate first, so every length is checked before anything is allocated for it
+//! ([`limits`]) and every parser is iterative.
+
+pub mod bitfield;
+pub mod geometry;
+pub mod ids;
+pub mod limits;
+pub mod metainfo;
+pub mod peer;
+
+pub use bitfield::Bitfield;
+pub use geometry::{BLOCK_SIZE, Block, Geometry, PieceIndex};
+pub use ids::{InfoHash, InfoHashes, PeerId, Sha1Hash, Sha256Hash};

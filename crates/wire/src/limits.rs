@@ -1,0 +1,37 @@
+//! Budgets for what a stranger can send: one place, each with the reason for its number.
+
+/// Largest .torrent file that is parsed, bytes. 100,000 files with v2 roots and piece layers need tens of MiB.
+pub const METAINFO_BYTES: usize = 64 << 20;
+/// Largest info dictionary, bytes, also by ut_metadata (BEP 9).
+pub const INFO_BYTES: usize = 32 << 20;
+/// Deepest nesting of bencoded lists and dictionaries in a metainfo.
+pub const BENCODE_DEPTH: usize = 64;
+/// Deepest nesting in extension messages.
+pub const MESSAGE_DEPTH: usize = 32;
+/// Most bencoded tokens in a metainfo: 200,000 files at five tokens each, and room for the rest.
+pub const METAINFO_TOKENS: usize = 4_000_000;
+/// Most bencoded tokens in an extension message or a tracker's answer.
+pub const MESSAGE_TOKENS: usize = 2_000;
+/// Most files in one torrent.
+pub const FILES: usize = 200_000;
+/// Most pieces in one torrent (libtorrent's limit too).
+pub const PIECES: u32 = 2_097_152;
+/// Deepest file path, in components.
+pub const PATH_DEPTH: usize = 64;
+/// Longest path component, bytes: what common file systems take.
+pub const PATH_COMPONENT_BYTES: usize = 255;
+/// Longest path, bytes.
+pub const PATH_BYTES: usize = 4_096;
+/// Longest announce URL kept, bytes.
+pub const URL_BYTES: usize = 2_048;
+/// Trackers kept of one torrent or magnet.
+pub const TRACKERS: usize = 100;
+/// Web seeds kept of one torrent or magnet.
+pub const WEB_SEEDS: usize = 20;
+/// Peers kept of one magnet's `x.pe`.
+pub const MAGNET_PEERS: usize = 50;
+/// Largest peer message that is not a bitfield, bytes after the length prefix: a block with its header, or an
+/// extension message with a 16 KiB metadata piece. Twice a block leaves room for foreign extension messages.
+pub const PEER_MESSAGE_BYTES: usize = 2 * 16_384 + 1_024;
+/// Most hashes in one `hashes` message (BEP 52).
+pub const HASHES: u32 = 512;
