@@ -158,7 +158,8 @@ impl Geometry {
     pub fn block(&self, piece: u32, begin: u32, length: u32) -> Option<Block> {
         let piece = self.piece(piece)?;
         let block = Block { piece, index: begin / BLOCK_SIZE };
-        let exact = begin % BLOCK_SIZE == 0 && block.index < self.blocks(piece) && self.block_size(block) == length;
+        let exact =
+            begin.is_multiple_of(BLOCK_SIZE) && block.index < self.blocks(piece) && self.block_size(block) == length;
         exact.then_some(block)
     }
 

@@ -4,6 +4,7 @@
 //! through this crate first, so every length is checked before anything is allocated for it
 //! ([`limits`]) and every parser is iterative.
 
+pub mod bencode;
 pub mod bitfield;
 pub mod geometry;
 pub mod ids;
