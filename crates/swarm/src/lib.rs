@@ -6,8 +6,12 @@
 mod action;
 mod event;
 pub mod limits;
+mod stats;
+mod swarm;
 
 pub use action::{Action, AnnounceEvent, AnnounceRequest, CloseReason};
 pub use event::{
     AnnounceReply, Content, Direction, Event, PeerKey, PeerSource, ReadRange, TrackerIndex, TrackerUrl, Verdict,
 };
+pub use stats::{PeerStats, Phase, Stats, TrackerState, TrackerStats};
+pub use swarm::{Config, LocalAddresses, Start, Swarm, Why};
