@@ -4,3 +4,4 @@
 
 pub mod buffers;
 pub mod disk;
+pub mod api_types;
