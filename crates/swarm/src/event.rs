@@ -32,6 +32,8 @@ pub enum PeerSource {
     User,
     /// A tracker.
     Tracker,
+    /// Another peer of the swarm.
+    Peer(PeerKey),
     /// It connected to us.
     Incoming,
 }
