@@ -6,9 +6,11 @@
 
 pub mod bencode;
 pub mod bitfield;
+pub mod files;
 pub mod geometry;
 pub mod ids;
 pub mod limits;
+pub mod merkle;
 pub mod metainfo;
 pub mod peer;
 
