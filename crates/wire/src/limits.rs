@@ -35,3 +35,7 @@ pub const MAGNET_PEERS: usize = 50;
 pub const PEER_MESSAGE_BYTES: usize = 2 * 16_384 + 1_024;
 /// Most hashes in one `hashes` message (BEP 52).
 pub const HASHES: u32 = 512;
+/// Most layers of proof in one `hashes` message (BEP 52): a tree over 2^64 bytes has fewer.
+pub const PROOF_LAYERS: u32 = 64;
+/// Longest body of a message with an unknown id that is skipped; a longer one ends the connection.
+pub const UNKNOWN_MESSAGE_BYTES: usize = 16_384;

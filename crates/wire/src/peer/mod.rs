@@ -1,6 +1,15 @@
 //! Messages between peers: the handshake and everything after it (BEP 3, 6, 10, 52).
+//!
+//! A message is checked twice here before anybody acts on it: its length against its id as soon as the first five
+//! bytes are in ([`Header`]), its fields when the body is in. What the fields mean for a torrent is not known here.
+
+mod codec;
+mod handshake;
 
 use bytes::Bytes;
+
+pub use codec::{Header, Kind, MessageError};
+pub use handshake::NotBitTorrent;
 
 use crate::ids::{InfoHash, PeerId, Sha256Hash};
 
@@ -116,3 +125,6 @@ pub struct PieceHeader {
     /// Bytes of payload that follow.
     pub length: u32,
 }
+
+#[cfg(test)]
+mod tests;
