@@ -4,8 +4,13 @@
 //! give the same actions. The core never sees the bytes of a block; it knows which block came from whom.
 
 mod action;
+pub mod blame;
+pub mod choker;
 mod event;
 pub mod limits;
+pub mod picker;
+pub mod pipeline;
+pub mod rate;
 mod stats;
 mod swarm;
 

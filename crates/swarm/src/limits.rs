@@ -46,3 +46,74 @@ pub const NUM_WANT: u32 = 100;
 pub const ANNOUNCE_PEERS: usize = 200;
 /// How long good-byes to trackers and peers may take: SIGINT has to be done within 5 s.
 pub const STOPPING: Duration = Duration::from_secs(3);
+
+/// Blocks of one swarm that may be requested or unverified at a time: 64 MiB, four pieces of the largest usual length.
+pub const BLOCK_BUDGET: usize = 4_096;
+/// Peers asked for one block at a time in the endgame: two may both be stalling, the third is then honest enough.
+pub const REQUESTERS_PER_BLOCK: usize = 3;
+/// Pieces looked at in order of rarity before a peer with few of them is served from its own list instead.
+pub const RARITY_STEPS: usize = 256;
+/// Pieces at a reader's position whose blocks are asked for twice where the first peer is slow.
+pub const URGENT_PIECES: u32 = 2;
+/// Requests in flight to a peer that has not proven itself: two of the smallest usual pieces.
+pub const REQUESTS_FIRST: usize = 8;
+/// Fewest requests in flight to a peer that delivers: one on the wire, one being read, two under way.
+pub const REQUESTS_LEAST: usize = 4;
+/// Most requests in flight to a peer that names no limit of its own (libtorrent's and Transmission's usual number).
+pub const REQUESTS_MOST: usize = 500;
+/// Time that a peer's queue of requests covers beyond the round trip: it hides our own scheduling and its disk.
+pub const REQUEST_SLACK: Duration = Duration::from_millis(300);
+/// Silence of a peer that owes blocks after which all of them go to others (HOSTILE W18: 25 to 60 s).
+pub const SNUB: Duration = Duration::from_secs(30);
+/// Time without a whole block after which a peer is snubbed even if bytes trickle in.
+pub const SNUB_TRICKLE: Duration = Duration::from_secs(60);
+/// A block that takes this many times what its peer's rate predicts is given to others.
+pub const LATE_FACTOR: u32 = 4;
+/// What is never called late: a disk that spins up takes as long.
+pub const LATE_LEAST: Duration = Duration::from_secs(3);
+/// Requests taken back from a peer that are remembered, so that their blocks are no offence when they come late.
+pub const LATE_REMEMBERED: usize = 2 * REQUESTS_MOST;
+/// Time between two looks at who is choked (BEP 3).
+pub const RECHOKE: Duration = Duration::from_secs(10);
+/// Time between two optimistic unchokes, and what a seed's peer keeps its slot for (BEP 3: long enough to reciprocate).
+pub const UNCHOKE_TURN: Duration = Duration::from_secs(30);
+/// Peers unchoked at a time, whatever the upload rate.
+pub const UNCHOKED_LEAST: usize = 16;
+/// Most peers unchoked at a time: beyond it each gets too little.
+pub const UNCHOKED_MOST: usize = 200;
+/// Upload per unchoked peer, bytes per second, above which there is room for another.
+pub const UPLOAD_PER_SLOT: u64 = 256 * 1024;
+/// Digests of blocks of failed pieces that are kept: 64 bytes each, so 2 MiB.
+pub const SUSPECT_BLOCKS: usize = 32_768;
+
+/// Requests in a row that were refused for want of room, or because the peer is choked, before it is closed. A peer
+/// that was just choked may have as many on the way as we told it that we take.
+pub const REQUESTS_REFUSED: u32 = 4 * REQUESTS_QUEUED as u32;
+/// Requests outside the torrent, or for pieces that we lack, before a peer is closed (libtorrent's number).
+pub const REQUESTS_INVALID: u32 = 300;
+/// Longest block that we send, bytes: everybody asks for 16 KiB.
+pub const REQUEST_BYTES: u32 = 16_384;
+/// Bytes that the shell may be busy sending to one peer, however slow the peer.
+pub const UPLOAD_WINDOW_LEAST: u32 = 256 << 10;
+/// Bytes that the shell may be busy sending to one peer, however fast the peer.
+pub const UPLOAD_WINDOW_MOST: u32 = 1 << 20;
+/// Rejects of requests in a row, from a peer that does not choke us, before it is closed (libtorrent's number).
+pub const REJECTS: u32 = 50;
+/// Messages with an unknown id before a peer is closed.
+pub const UNKNOWN_MESSAGES: u32 = 64;
+/// Hints about pieces that do not exist before a peer is closed.
+pub const BAD_HINTS: u32 = 16;
+/// Allowed-fast pieces kept of one peer; BEP 6 suggests ten.
+pub const ALLOWED_FAST: usize = 16;
+/// Blocks that nobody asked for before a peer is closed: one may be a slip of its bookkeeping.
+pub const UNASKED_BLOCKS: u32 = 4;
+/// Messages that change nothing (keep-alives, flips of choke and interest, unknown cancels): one each of these.
+pub const IDLE_MESSAGE_EVERY: Duration = Duration::from_millis(100);
+/// How many of these may come at once.
+pub const IDLE_MESSAGE_BURST: u32 = 200;
+/// Extension handshakes: one each of these; the port or the number of wanted requests may change.
+pub const EXTENSION_HANDSHAKE_EVERY: Duration = Duration::from_secs(6);
+/// How many extension handshakes may come at once.
+pub const EXTENSION_HANDSHAKE_BURST: u32 = 10;
+/// Piece numbers that can be told before the torrent is known: as many as a torrent may have pieces.
+pub const EARLY_PIECES: u32 = obt_wire::limits::PIECES;

@@ -1,0 +1,257 @@
+//! The order in which [`pick`](super::Picker::pick) looks for blocks.
+
+use std::cmp::Reverse;
+
+use obt_wire::{Bitfield, Block, PieceIndex};
+
+use super::open_pieces::{BlockState, OpenPiece};
+use super::piece_set::bit;
+use super::{Asker, Picker};
+use crate::event::PeerKey;
+use crate::limits::{RARITY_STEPS, URGENT_PIECES};
+
+/// One call of `pick`: for whom, how many more, and where they go.
+struct Draw<'a, 'b> {
+    peer: PeerKey,
+    has: &'a Bitfield,
+    left: usize,
+    out: &'b mut Vec<Block>,
+}
+
+pub(super) fn draw(picker: &mut Picker, asker: &Asker<'_>, want: usize, out: &mut Vec<Block>) {
+    let mut draw = Draw { peer: asker.peer, has: asker.has, left: want, out };
+    if let Some(only) = asker.only {
+        picker.draw_named(only, &mut draw);
+        return;
+    }
+    if draw.left > 0 && !picker.readers.is_empty() {
+        picker.draw_for_readers(&mut draw);
+    }
+    if draw.left > 0 && picker.free.meets(draw.has) {
+        picker.draw_partial(&mut draw);
+        picker.draw_fresh(&mut draw);
+        picker.draw_suspect(&mut draw);
+    }
+    if draw.left > 0 && picker.is_endgame() {
+        picker.draw_again(0..picker.geometry.pieces(), 1, &mut draw);
+    }
+}
+
+impl Picker {
+    /// Whether every block that a peer could be asked for is asked for.
+    #[must_use]
+    pub fn is_endgame(&self) -> bool {
+        let sourceless = if self.seeds == 0 { self.rarity.bucket(0).len() } else { 0 };
+        let available = |piece: u32| self.seeds > 0 || self.rarity.availability(piece) > 0;
+        self.open.len() > 0
+            && self.rarity.waiting() == sourceless
+            && self.open.partial().iter().all(|piece| {
+                let alone = self.open.piece(*piece).is_some_and(|open| open.alone.is_some());
+                alone || !available(*piece)
+            })
+    }
+
+    /// Pieces that a peer serves while it chokes us, in its order.
+    fn draw_named(&mut self, only: &[PieceIndex], draw: &mut Draw<'_, '_>) {
+        for piece in only {
+            if draw.left > 0 && draw.has.has(*piece) && self.free.has(piece.0) && !self.shuns(piece.0, draw.peer) {
+                self.open_and_take(piece.0, draw);
+            }
+        }
+    }
+
+    fn draw_for_readers(&mut self, draw: &mut Draw<'_, '_>) {
+        for at in 0..self.readers.len() {
+            let Some(range) = self.readers.get(at).copied() else {
+                return;
+            };
+            let mut from = range.first;
+            while draw.left > 0 {
+                let Some(piece) = self.free.common_in(draw.has, from..range.end).next() else {
+                    break;
+                };
+                if !self.open_and_take(piece, draw) && self.open.piece(piece).is_none() {
+                    break;
+                }
+                from = piece + 1;
+            }
+            let urgent = range.first..range.end.min(range.first.saturating_add(URGENT_PIECES));
+            self.draw_again(urgent, 2, draw);
+        }
+    }
+
+    /// Open pieces with missing blocks: the rarest first, then the one that needs the fewest.
+    fn draw_partial(&mut self, draw: &mut Draw<'_, '_>) {
+        let mut candidates: Vec<_> = self
+            .open
+            .partial()
+            .iter()
+            .filter(|piece| bit(draw.has, **piece))
+            .filter_map(|piece| self.open.piece(*piece).map(|open| (*piece, open)))
+            .filter(|(piece, open)| open.alone == Some(draw.peer) || !self.shuns(*piece, draw.peer))
+            .map(|(piece, open)| {
+                let own = open.alone == Some(draw.peer);
+                (Reverse(own), self.rarity.availability(piece), open.missing, piece)
+            })
+            .collect();
+        candidates.sort_unstable();
+        for (.., piece) in candidates {
+            if draw.left == 0 {
+                return;
+            }
+            self.take(piece, draw);
+        }
+    }
+
+    /// Pieces that are not open, rarest first.
+    fn draw_fresh(&mut self, draw: &mut Draw<'_, '_>) {
+        // A peer that is counted piece by piece has nothing that nobody counts for.
+        let counted = self.peers.get(&draw.peer).is_some_and(|known| !known.seed);
+        let (mut bucket, mut at, mut steps) = (usize::from(counted), 0, 0);
+        while draw.left > 0 && bucket < self.rarity.buckets() {
+            let Some(piece) = self.rarity.bucket(bucket).get(at).copied() else {
+                (bucket, at) = (bucket + 1, 0);
+                continue;
+            };
+            steps += 1;
+            if steps == RARITY_STEPS && self.free.count_common(draw.has) as usize * 8 < self.rarity.waiting() {
+                return self.draw_gathered(draw);
+            }
+            if !bit(draw.has, piece) || self.shuns(piece, draw.peer) {
+                at += 1;
+                continue;
+            }
+            if !self.open_piece(piece, draw.peer) {
+                return;
+            }
+            self.take(piece, draw);
+        }
+    }
+
+    /// The same, for a peer that has few of the pieces that wait: looks at all that it has, not at all that wait.
+    fn draw_gathered(&mut self, draw: &mut Draw<'_, '_>) {
+        let mut candidates = Vec::new();
+        for piece in self.free.common_in(draw.has, 0..self.geometry.pieces()) {
+            if self.rarity.is_waiting(piece) && !self.shuns(piece, draw.peer) {
+                candidates.push((self.rarity.availability(piece), self.rng.u32(..), piece));
+            }
+        }
+        // Each piece has a block at least, so no more than this many are needed.
+        if candidates.len() > draw.left {
+            candidates.select_nth_unstable(draw.left);
+            candidates.truncate(draw.left);
+        }
+        candidates.sort_unstable();
+        for (.., piece) in candidates {
+            if draw.left == 0 || !self.open_piece(piece, draw.peer) {
+                return;
+            }
+            self.take(piece, draw);
+        }
+    }
+
+    /// Pieces that this peer had a part in when they failed: better it than nobody.
+    fn draw_suspect(&mut self, draw: &mut Draw<'_, '_>) {
+        if draw.left == 0 || self.suspects.is_empty() {
+            return;
+        }
+        let free = |piece: &u32| self.free.has(*piece) && bit(draw.has, *piece);
+        let pieces: Vec<u32> = self.suspects.keys().copied().filter(free).collect();
+        for piece in pieces {
+            self.open_and_take(piece, draw);
+        }
+    }
+
+    /// Blocks that others owe, the slowest peers' last ones first, if this peer will be `factor` times as fast.
+    fn draw_again(&mut self, pieces: std::ops::Range<u32>, factor: u64, draw: &mut Draw<'_, '_>) {
+        if draw.left == 0 {
+            return;
+        }
+        let mut candidates = Vec::new();
+        for (piece, open) in self.open.range(pieces) {
+            if open.requested == 0 || open.alone.is_some() || !bit(draw.has, piece) {
+                continue;
+            }
+            for (index, state) in (0..).zip(&open.blocks) {
+                if let BlockState::Requested(first) = state
+                    && let Some(cost) = self.cost_elsewhere(open, index, *first, draw.peer)
+                {
+                    candidates.push((Reverse(cost), Reverse(piece), Reverse(index)));
+                }
+            }
+        }
+        candidates.sort_unstable();
+        for (Reverse(cost), Reverse(piece), Reverse(index)) in candidates {
+            if draw.left == 0 {
+                return;
+            }
+            let Some(peer) = self.peers.get_mut(&draw.peer) else {
+                return;
+            };
+            if peer.outstanding > 0 && peer.cost().saturating_mul(factor) >= cost {
+                return;
+            }
+            peer.outstanding += 1;
+            self.open.change(piece, |open| open.again.push((index, draw.peer)));
+            draw.out.push(Block { piece: PieceIndex(piece), index });
+            draw.left -= 1;
+        }
+    }
+
+    /// When the fastest of those who owe this block may send it; None if `peer` is one of them or they are enough.
+    fn cost_elsewhere(&self, open: &OpenPiece, index: u32, first: PeerKey, peer: PeerKey) -> Option<u64> {
+        if first == peer || open.requesters(index) >= self.config.requesters || open.again.contains(&(index, peer)) {
+            return None;
+        }
+        let again = open.again.iter().filter(|(block, _)| *block == index).map(|(_, peer)| *peer);
+        again.chain([first]).map(|owes| self.peers.get(&owes).map_or(u64::MAX, super::Peer::cost)).min()
+    }
+
+    /// Whether `peer` had a part in `piece` when it failed.
+    fn shuns(&self, piece: u32, peer: PeerKey) -> bool {
+        self.suspects.get(&piece).is_some_and(|suspects| suspects.contains(&peer))
+    }
+
+    /// Opens `piece` for `peer` unless the budget has no room for all its blocks. A piece larger than the whole budget
+    /// may be open while it is alone: it is spilled at once.
+    fn open_piece(&mut self, piece: u32, peer: PeerKey) -> bool {
+        let blocks = self.geometry.blocks(PieceIndex(piece));
+        let committed = self.open.committed();
+        if committed > 0 && committed + blocks as usize > self.config.block_budget {
+            self.starved = true;
+            return false;
+        }
+        let alone = self.suspects.contains_key(&piece).then_some(peer);
+        self.open.open(piece, blocks, alone);
+        self.settle(piece);
+        true
+    }
+
+    fn open_and_take(&mut self, piece: u32, draw: &mut Draw<'_, '_>) -> bool {
+        (self.open.piece(piece).is_some() || self.open_piece(piece, draw.peer)) && self.take(piece, draw)
+    }
+
+    /// Requests the missing blocks of an open piece; true if there was one to be had.
+    fn take(&mut self, piece: u32, draw: &mut Draw<'_, '_>) -> bool {
+        let room = self.config.block_budget.saturating_sub(self.open.committed());
+        let peer = draw.peer;
+        let taken = self.open.change(piece, |open| {
+            match open.alone {
+                // Who left it standing has lost it: a piece on parole must not wait for one peer for ever.
+                Some(owner) if owner != peer && open.requested > 0 => return 0,
+                Some(_) => open.alone = Some(peer),
+                None => {}
+            }
+            let most = if open.spilled { draw.left.min(room) } else { draw.left };
+            let before = draw.out.len();
+            let blocks = std::iter::from_fn(|| open.request_next(peer)).take(most);
+            draw.out.extend(blocks.map(|index| Block { piece: PieceIndex(piece), index }));
+            draw.out.len() - before
+        });
+        let taken = taken.unwrap_or(0);
+        draw.left -= taken;
+        self.count_outstanding(peer, i32::try_from(taken).unwrap_or(i32::MAX));
+        self.settle(piece);
+        taken > 0
+    }
+}

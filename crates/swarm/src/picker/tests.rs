@@ -1,0 +1,1 @@
+//! Tables and a model of the picker.
