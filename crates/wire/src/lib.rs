@@ -10,9 +10,12 @@ pub mod files;
 pub mod geometry;
 pub mod ids;
 pub mod limits;
+pub mod magnet;
 pub mod merkle;
 pub mod metainfo;
 pub mod peer;
+pub mod piece_length;
+pub mod urls;
 
 pub use bitfield::Bitfield;
 pub use geometry::{BLOCK_SIZE, Block, Geometry, PieceIndex};

@@ -16,6 +16,10 @@ pub const MESSAGE_TOKENS: usize = 2_000;
 pub const FILES: usize = 200_000;
 /// Most pieces in one torrent (libtorrent's limit too).
 pub const PIECES: u32 = 2_097_152;
+/// Longest piece, bytes: a piece is held in memory to be checked.
+pub const PIECE_LENGTH: u32 = 256 << 20;
+/// Shortest piece of a v1 torrent, bytes; v2 has 16 KiB (BEP 52).
+pub const PIECE_LENGTH_LEAST: u32 = 1 << 10;
 /// Deepest file path, in components.
 pub const PATH_DEPTH: usize = 64;
 /// Longest path component, bytes: what common file systems take.
@@ -28,6 +32,10 @@ pub const URL_BYTES: usize = 2_048;
 pub const TRACKERS: usize = 100;
 /// Web seeds kept of one torrent or magnet.
 pub const WEB_SEEDS: usize = 20;
+/// Longest magnet link, bytes.
+pub const MAGNET_BYTES: usize = 2 << 20;
+/// Most ranges in a magnet's file selection.
+pub const MAGNET_RANGES: usize = 10_000;
 /// Peers kept of one magnet's `x.pe`.
 pub const MAGNET_PEERS: usize = 50;
 /// Largest peer message that is not a bitfield, bytes after the length prefix: a block with its header, or an
@@ -39,3 +47,9 @@ pub const HASHES: u32 = 512;
 pub const PROOF_LAYERS: u32 = 64;
 /// Longest body of a message with an unknown id that is skipped; a longer one ends the connection.
 pub const UNKNOWN_MESSAGE_BYTES: usize = 16_384;
+/// Largest extension handshake, bytes: real ones have a few hundred.
+pub const EXTENSION_HANDSHAKE_BYTES: usize = 16_384;
+/// Kept of a client's name for itself, bytes.
+pub const CLIENT_NAME_BYTES: usize = 64;
+/// Most requests that we believe a peer to queue: 64 MiB of blocks in flight, more than a connection needs.
+pub const REQUEST_QUEUE: u32 = 4_096;
