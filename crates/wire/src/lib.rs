@@ -4,8 +4,11 @@
 //! through this crate first, so every length is checked before anything is allocated for it
 //! ([`limits`]) and every parser is iterative.
 
+pub mod announce;
 pub mod bencode;
 pub mod bitfield;
+pub mod compact;
+pub mod extension;
 pub mod files;
 pub mod geometry;
 pub mod ids;
@@ -16,6 +19,8 @@ pub mod metainfo;
 pub mod peer;
 pub mod piece_length;
 pub mod urls;
+
+mod text;
 
 pub use bitfield::Bitfield;
 pub use geometry::{BLOCK_SIZE, Block, Geometry, PieceIndex};
