@@ -26,6 +26,10 @@ pub const PATH_DEPTH: usize = 64;
 pub const PATH_COMPONENT_BYTES: usize = 255;
 /// Longest path, bytes.
 pub const PATH_BYTES: usize = 4_096;
+/// Most path components in one torrent: 200,000 files in five folders each.
+pub const PATHS_COMPONENTS: usize = 1_000_000;
+/// Most bytes of paths in one torrent; a file tree says a folder's name once for all its files.
+pub const PATHS_BYTES: usize = 32 << 20;
 /// Longest announce URL kept, bytes.
 pub const URL_BYTES: usize = 2_048;
 /// Trackers kept of one torrent or magnet.
@@ -53,3 +57,10 @@ pub const EXTENSION_HANDSHAKE_BYTES: usize = 16_384;
 pub const CLIENT_NAME_BYTES: usize = 64;
 /// Most requests that we believe a peer to queue: 64 MiB of blocks in flight, more than a connection needs.
 pub const REQUEST_QUEUE: u32 = 4_096;
+/// Longest datagram that a UDP tracker reads, bytes: a scrape of 74 swarms, and an announce with all the options that
+/// anybody sends is shorter.
+pub const UDP_REQUEST_BYTES: usize = 16 + 74 * 20;
+/// Longest path of a tracker's URL in BEP 41 options, bytes.
+pub const TRACKER_PATH_BYTES: usize = 512;
+/// Kept, and sent, of a tracker's reason for a failure, bytes.
+pub const FAILURE_BYTES: usize = 256;
