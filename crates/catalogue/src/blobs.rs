@@ -1,0 +1,87 @@
+//! The cleaned .torrent files, each under the SHA-256 of its bytes.
+//!
+//! They stand beside the log: a blob is put before the command that names it is proposed, and whether it is there
+//! never changes what a command does. A replica that lacks one fetches it by its hash.
+
+use std::fmt;
+
+use rusqlite::OptionalExtension;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::apply::Catalogue;
+use crate::error::CatalogueError;
+use crate::hex;
+use crate::query::Reader;
+
+/// How long a blob that nothing names is kept: its command may still be under way, milliseconds.
+const GRACE_MS: u64 = 60 * 60 * 1_000;
+
+/// SHA-256 of a blob.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BlobHash(#[serde(with = "hex")] pub [u8; 32]);
+
+impl BlobHash {
+    /// The hash of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+}
+
+impl fmt::Display for BlobHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(&self.0))
+    }
+}
+
+impl fmt::Debug for BlobHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlobHash({self})")
+    }
+}
+
+impl Reader {
+    /// The blob with this hash, if it is here and whole.
+    ///
+    /// # Errors
+    /// Those of the file; [`CatalogueError::Damaged`] where the bytes have another hash.
+    pub fn blob(&self, hash: BlobHash) -> Result<Option<Vec<u8>>, CatalogueError> {
+        let mut select = self.connection.prepare_cached("SELECT bytes FROM blob WHERE hash = ?1")?;
+        let bytes: Option<Vec<u8>> = select.query_row([hash.0], |row| row.get(0)).optional()?;
+        match bytes {
+            Some(bytes) if BlobHash::of(&bytes) != hash => Err(CatalogueError::Damaged("a blob has another hash")),
+            other => Ok(other),
+        }
+    }
+}
+
+impl Catalogue {
+    /// Stores a blob. Durable when this returns; storing it again only renews its grace.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn put_blob(&mut self, bytes: &[u8], now_ms: u64) -> Result<BlobHash, CatalogueError> {
+        let hash = BlobHash::of(bytes);
+        self.connection()
+            .prepare_cached(
+                "INSERT INTO blob (hash, stored_ms, bytes) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (hash) DO UPDATE SET stored_ms = excluded.stored_ms",
+            )?
+            .execute((hash.0, now_ms.cast_signed(), bytes))?;
+        Ok(hash)
+    }
+
+    /// Removes blobs that no version names and that are older than an hour; says how many.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn sweep_blobs(&mut self, now_ms: u64) -> Result<usize, CatalogueError> {
+        let removed = self.connection().execute(
+            "DELETE FROM blob WHERE stored_ms < ?1 AND NOT EXISTS (SELECT 1 FROM version WHERE version.blob = blob.hash)",
+            [now_ms.saturating_sub(GRACE_MS).cast_signed()],
+        )?;
+        Ok(removed)
+    }
+}
