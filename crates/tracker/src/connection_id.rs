@@ -1,0 +1,102 @@
+//! Connection ids of UDP announces (BEP 15), without memory of who got which.
+//!
+//! An id proves that whoever sends it can receive at its address, so nobody can enter others into a swarm or have
+//! answers sent to them. It is the time of issue and a keyed hash of time and address; the port is not in it, since
+//! NATs change it between datagrams. 32 bits of hash are guessed once in four billion datagrams.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::limits::CONNECTION_ID_LIFE;
+
+/// Makes and checks connection ids.
+#[derive(Clone)]
+pub struct ConnectionIds {
+    key: [u8; 32],
+    /// When `epoch` was, in seconds since 1970: trackers that share the key agree on the time.
+    seconds: u32,
+    epoch: Instant,
+}
+
+impl ConnectionIds {
+    /// With a random key, and the time of day at `now`.
+    #[must_use]
+    pub fn new(key: [u8; 32], time: SystemTime, now: Instant) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        Self { key, seconds: low(since), epoch: now }
+    }
+
+    fn seconds(&self, now: Instant) -> u32 {
+        self.seconds.wrapping_add(low(now.saturating_duration_since(self.epoch).as_secs()))
+    }
+
+    fn proof(&self, seconds: u32, ip: IpAddr) -> u32 {
+        let mut input = [0; 20];
+        input[..4].copy_from_slice(&seconds.to_be_bytes());
+        match ip {
+            IpAddr::V4(ip) => input[4..].copy_from_slice(&ip.to_ipv6_mapped().octets()),
+            IpAddr::V6(ip) => input[4..].copy_from_slice(&ip.octets()),
+        }
+        let digest = blake3::keyed_hash(&self.key, &input);
+        let [a, b, c, d, ..] = *digest.as_bytes();
+        u32::from_be_bytes([a, b, c, d])
+    }
+
+    /// The id for a sender at `ip`.
+    #[must_use]
+    pub fn issue(&self, ip: IpAddr, now: Instant) -> u64 {
+        let seconds = self.seconds(now);
+        u64::from(seconds) << 32 | u64::from(self.proof(seconds, ip))
+    }
+
+    /// Whether `id` was issued to `ip` within the last two minutes.
+    #[must_use]
+    pub fn is_valid(&self, id: u64, ip: IpAddr, now: Instant) -> bool {
+        let issued = low(id >> 32);
+        // An id from the future has an age of decades.
+        let age = self.seconds(now).wrapping_sub(issued);
+        u64::from(age) <= CONNECTION_ID_LIFE.as_secs() && low(id) == self.proof(issued, ip)
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
+fn low(number: u64) -> u32 {
+    number as u32
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests need some instant to count from")]
+mod tests {
+    use super::*;
+
+    fn ids() -> (ConnectionIds, Instant) {
+        let now = Instant::now();
+        (ConnectionIds::new([7; 32], UNIX_EPOCH + Duration::from_secs(1_800_000_000), now), now)
+    }
+
+    #[test]
+    fn u02_an_id_is_good_for_two_minutes_at_its_address_only() {
+        let (ids, now) = ids();
+        let (ip, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let id = ids.issue(ip, now);
+        let later = |seconds| now + Duration::from_secs(seconds);
+        assert!(ids.is_valid(id, ip, now) && ids.is_valid(id, ip, later(120)));
+        assert!(!ids.is_valid(id, ip, later(121)));
+        assert!(!ids.is_valid(id, other, now));
+        assert!(!ids.is_valid(ids.issue(ip, later(1)), ip, now), "from the future");
+        assert!(!ids.is_valid(id | 1 << 63, ip, now) && !ids.is_valid(0, ip, now) && !ids.is_valid(u64::MAX, ip, now));
+        for bit in 0..64 {
+            assert!(!ids.is_valid(id ^ 1 << bit, ip, now), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn trackers_that_share_the_key_take_each_others_ids() {
+        let (ids, now) = ids();
+        let started_later = now + Duration::from_secs(50);
+        let other = ConnectionIds::new([7; 32], UNIX_EPOCH + Duration::from_secs(1_800_000_050), started_later);
+        let ip = "2001:db8::1".parse().unwrap();
+        assert!(other.is_valid(ids.issue(ip, now), ip, started_later));
+        assert!(!ConnectionIds::new([8; 32], UNIX_EPOCH, now).is_valid(ids.issue(ip, now), ip, now));
+    }
+}

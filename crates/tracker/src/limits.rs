@@ -1,0 +1,67 @@
+//! Budgets of the tracker: one place, each with the reason for its number. An operator may raise those of [`Limits`].
+
+use std::time::Duration;
+
+/// What strangers may make the tracker remember.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Ports that one address may hold in one swarm. Several peers on one host are normal here; the oldest makes room.
+    pub ports_per_address: u16,
+    /// Swarms that one address (a /64 for IPv6) may bring into being within an hour by plain announces. Swarms of the
+    /// catalogue exist already and cost nothing.
+    pub torrents_per_hour: u16,
+    /// Memory for swarms, bytes, over all shards. When it is spent, small and old swarms that nobody named go first.
+    pub memory: usize,
+    /// Leases of our own peers.
+    pub leases: usize,
+    /// Leases from one address (a /64 for IPv6).
+    pub leases_per_address: usize,
+    /// Items in one lease.
+    pub items_per_lease: usize,
+    /// Items in all leases together: they are held outside of `memory`, at about 150 bytes each.
+    pub leased_items: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ports_per_address: 64,
+            torrents_per_hour: 1_000,
+            memory: 1 << 30,
+            leases: 16_384,
+            leases_per_address: 1_024,
+            items_per_lease: 100_000,
+            leased_items: 2_000_000,
+        }
+    }
+}
+
+/// Most peers of one address family in one answer (BEP 15 calls 200 high).
+pub const NUM_WANT: usize = 200;
+/// Peers in an answer to who does not say how many it wants (BEP 3).
+pub const NUM_WANT_DEFAULT: usize = 50;
+/// Longest UDP answer over IPv4, bytes: fits an Ethernet frame with room for tunnels.
+pub const UDP_REPLY_V4: usize = 1_400;
+/// Longest UDP answer over IPv6, bytes: the smallest MTU of IPv6, 1,280, less its header of 40 and UDP's of 8.
+pub const UDP_REPLY_V6: usize = 1_232;
+/// How long a connection id proves an address (BEP 15).
+pub const CONNECTION_ID_LIFE: Duration = Duration::from_secs(120);
+/// Hashes in one HTTP scrape; as many as fit a UDP scrape (BEP 15).
+pub const SCRAPE_HASHES: usize = 74;
+/// How often our own peers renew their lease.
+pub const LEASE_INTERVAL: Duration = Duration::from_secs(15);
+/// How long a lease lasts after its last renewal: two renewals may be lost, and a killed peer is gone within 45 s.
+pub const LEASE_LIFE: Duration = Duration::from_secs(40);
+/// Addresses that one lease may advertise: two families, inside and outside.
+pub const LEASE_ADDRESSES: usize = 4;
+/// Hashes that one renewal may ask peers for.
+pub const LEASE_WANTS: usize = 2_000;
+/// Addresses in one answer to a lease, over all hashes: about 1 MB of JSON.
+pub const LEASE_PEERS: usize = 40_000;
+/// A stock swarm without a peer is remembered this long for its completed count.
+pub const EMPTY_SWARM_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Connect requests answered per second and address, for public addresses: such a request proves nothing, and the
+/// answer may go to a victim.
+pub const CONNECTS_PER_SECOND: u32 = 20;
+/// Connect requests answered at once.
+pub const CONNECTS_BURST: u32 = 50;

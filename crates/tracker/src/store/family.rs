@@ -1,0 +1,380 @@
+//! The peers of one swarm in one address family, from a handful to a million.
+//!
+//! A dense array, seeds in front: a random subset of either kind is a few runs of neighbours, and a count is a
+//! subtraction. Above [`INDEXED`] peers a table finds an endpoint without a scan.
+
+use super::key::HashKey;
+use super::peer::{Marks, Peer};
+use super::places::Places;
+
+/// Peers above which an endpoint is looked up in a table: a scan of 32 IPv4 peers touches six cache lines.
+const INDEXED: usize = 32;
+/// Peers above which an address with all its ports taken is refused instead of looking for its oldest one.
+const SCANNED: usize = 4_096;
+
+/// Invariants: `peers[..seeds]` are the seeds; `extra_*` count the peers marked EXTRA on either side; no endpoint is in
+/// it twice; with `lookup`, every peer is in its table, and `lookup.crowd` sums the peers per bucket of addresses.
+#[derive(Default)]
+pub(crate) struct Family<const N: usize> {
+    peers: Vec<Peer<N>>,
+    seeds: u32,
+    extra_seeds: u32,
+    extra_leechers: u32,
+    lookup: Option<Box<Lookup>>,
+}
+
+struct Lookup {
+    places: Places,
+    /// How many peers have an address in each bucket: an upper bound of the ports of one address.
+    crowd: Box<[u16]>,
+}
+
+/// The peers of a family to read: seeds in front.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a, const N: usize> {
+    pub(crate) peers: &'a [Peer<N>],
+    pub(crate) seeds: usize,
+}
+
+/// Peers that count, of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counts {
+    pub(crate) seeds: u32,
+    pub(crate) leechers: u32,
+}
+
+impl std::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { seeds: self.seeds + other.seeds, leechers: self.leechers + other.leechers }
+    }
+}
+
+/// Whether an address may have one more port in a swarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// It may.
+    Free,
+    /// In place of its peer at this position.
+    Instead(usize),
+    /// It may not.
+    Full,
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "memory limits keep a swarm far below 2^32 peers")]
+fn narrow(at: usize) -> u32 {
+    at as u32
+}
+
+impl<const N: usize> Family<N> {
+    pub(crate) fn view(&self) -> View<'_, N> {
+        View { peers: &self.peers, seeds: self.seeds as usize }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            seeds: self.seeds - self.extra_seeds,
+            leechers: narrow(self.peers.len()) - self.seeds - self.extra_leechers,
+        }
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let lookup = self
+            .lookup
+            .as_ref()
+            .map_or(0, |lookup| size_of::<Lookup>() + lookup.places.heap_bytes() + size_of_val::<[u16]>(&lookup.crowd));
+        self.peers.capacity() * size_of::<Peer<N>>() + lookup
+    }
+
+    pub(crate) fn find(&self, endpoint: &Peer<N>, key: HashKey) -> Option<usize> {
+        match &self.lookup {
+            None => self.peers.iter().position(|peer| peer.is_same_endpoint(endpoint)),
+            Some(lookup) => {
+                let hash = key.address(&endpoint.ip, endpoint.port);
+                let is = |at: u32| self.peers.get(at as usize).is_some_and(|peer| peer.is_same_endpoint(endpoint));
+                lookup.places.find(hash, is).map(|at| at as usize)
+            }
+        }
+    }
+
+    /// Whether `ip` may have a port more than it has, if `cap` is the most.
+    pub(crate) fn room(&self, ip: &[u8; N], cap: u16, key: HashKey) -> Room {
+        let cap = usize::from(cap);
+        let crowd = self.lookup.as_ref().map_or(self.peers.len(), |lookup| lookup.around(ip, key));
+        if crowd < cap {
+            return Room::Free;
+        }
+        if self.peers.len() > SCANNED {
+            return Room::Full;
+        }
+        let own = || self.peers.iter().enumerate().filter(|(_, peer)| peer.ip == *ip);
+        if own().count() < cap {
+            return Room::Free;
+        }
+        let oldest = own().filter(|(_, peer)| !peer.is_leased()).min_by_key(|(_, peer)| peer.due);
+        oldest.map_or(Room::Full, |(at, _)| Room::Instead(at))
+    }
+
+    /// Adds a peer whose endpoint is not there; says where it stands.
+    pub(crate) fn push(&mut self, peer: Peer<N>, key: HashKey) -> usize {
+        if self.peers.len() == self.peers.capacity() {
+            // Half as much again: a third of the memory on average is not worth the few copies that doubling saves.
+            self.peers.reserve_exact((self.peers.len() / 2).max(2));
+        }
+        let at = self.peers.len();
+        self.peers.push(Peer { marks: peer.marks.with(Marks::SEED, false), ..peer });
+        self.extra_leechers += u32::from(!peer.is_counted());
+        self.index_pushed(at, key);
+        self.set_seed(at, peer.is_seed(), key)
+    }
+
+    fn index_pushed(&mut self, at: usize, key: HashKey) {
+        match &mut self.lookup {
+            Some(lookup) => {
+                lookup.add(&self.peers[at], narrow(at), key);
+                if lookup.crowd.len() < self.peers.len() {
+                    lookup.recount(&self.peers, key);
+                }
+            }
+            None if self.peers.len() > INDEXED => self.lookup = Some(Lookup::over(&self.peers, key)),
+            None => {}
+        }
+    }
+
+    /// Moves a peer to the side of the seeds or of the leechers; says where it stands then.
+    pub(crate) fn set_seed(&mut self, at: usize, seed: bool, key: HashKey) -> usize {
+        let Some(peer) = self.peers.get_mut(at) else {
+            return at;
+        };
+        if peer.is_seed() == seed {
+            return at;
+        }
+        peer.marks = peer.marks.with(Marks::SEED, seed);
+        let extra = u32::from(!peer.is_counted());
+        let border = self.seeds as usize;
+        if seed {
+            self.seeds += 1;
+            self.extra_seeds += extra;
+            self.extra_leechers -= extra;
+            self.swap(at, border, key);
+            border
+        } else {
+            self.seeds -= 1;
+            self.extra_seeds -= extra;
+            self.extra_leechers += extra;
+            self.swap(at, border - 1, key);
+            border - 1
+        }
+    }
+
+    /// Replaces what is known of the peer at `at` but its endpoint and its kind.
+    pub(crate) fn remark(&mut self, at: usize, marks: Marks, due: u32) {
+        let Some(peer) = self.peers.get_mut(at) else {
+            return;
+        };
+        let seed = peer.is_seed();
+        let before = u32::from(!peer.is_counted());
+        peer.marks = marks.with(Marks::SEED, seed);
+        peer.due = due;
+        let after = u32::from(!peer.is_counted());
+        let extra = if seed { &mut self.extra_seeds } else { &mut self.extra_leechers };
+        *extra = *extra - before + after;
+    }
+
+    fn swap(&mut self, a: usize, b: usize, key: HashKey) {
+        if a == b {
+            return;
+        }
+        if let Some(lookup) = &mut self.lookup {
+            let [hash_a, hash_b] = [a, b].map(|at| key.address(&self.peers[at].ip, self.peers[at].port));
+            // Through a position that nobody has, since the two may share a hash.
+            lookup.places.moved(hash_a, narrow(a), u32::MAX - 1);
+            lookup.places.moved(hash_b, narrow(b), narrow(a));
+            lookup.places.moved(hash_a, u32::MAX - 1, narrow(b));
+        }
+        self.peers.swap(a, b);
+    }
+
+    /// Removes the peer at `at`. The array has one fewer, and others may stand elsewhere.
+    pub(crate) fn remove(&mut self, at: usize, key: HashKey) -> Option<Peer<N>> {
+        let removed = *self.peers.get(at)?;
+        let at = self.set_seed(at, false, key);
+        let last = self.peers.len() - 1;
+        self.swap(at, last, key);
+        let peer = self.peers.pop()?;
+        self.extra_leechers -= u32::from(!peer.is_counted());
+        if let Some(lookup) = &mut self.lookup {
+            lookup.remove(&peer, narrow(last), key);
+        }
+        Some(removed)
+    }
+
+    /// Removes every peer that `gone` says so of.
+    pub(crate) fn remove_all(&mut self, mut gone: impl FnMut(&Peer<N>) -> bool, key: HashKey) {
+        let mut at = 0;
+        while let Some(peer) = self.peers.get(at) {
+            // What takes the place of a removed peer has not been looked at, so `at` stays.
+            if gone(peer) {
+                self.remove(at, key);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Gives memory back that many departures left unused.
+    pub(crate) fn shrink(&mut self) {
+        if self.peers.len() * 2 < self.peers.capacity() {
+            self.peers.shrink_to(self.peers.len() + 2);
+        }
+        if self.peers.len() <= INDEXED / 2 {
+            self.lookup = None;
+        }
+    }
+}
+
+impl Lookup {
+    fn over<const N: usize>(peers: &[Peer<N>], key: HashKey) -> Box<Self> {
+        let mut places = Places::default();
+        for (at, peer) in peers.iter().enumerate() {
+            places.insert(key.address(&peer.ip, peer.port), narrow(at));
+        }
+        let mut this = Self { places, crowd: Box::default() };
+        this.recount(peers, key);
+        Box::new(this)
+    }
+
+    fn recount<const N: usize>(&mut self, peers: &[Peer<N>], key: HashKey) {
+        self.crowd = vec![0; peers.len().next_power_of_two() * 2].into_boxed_slice();
+        for peer in peers {
+            self.count(&peer.ip, key, |crowd| crowd.saturating_add(1));
+        }
+    }
+
+    fn bucket<const N: usize>(&self, ip: &[u8; N], key: HashKey) -> usize {
+        let mask = self.crowd.len().wrapping_sub(1);
+        usize::try_from(key.address(ip, [0; 2]) >> 32).unwrap_or(0) & mask
+    }
+
+    fn count<const N: usize>(&mut self, ip: &[u8; N], key: HashKey, change: impl FnOnce(u16) -> u16) {
+        let bucket = self.bucket(ip, key);
+        if let Some(crowd) = self.crowd.get_mut(bucket) {
+            *crowd = change(*crowd);
+        }
+    }
+
+    fn around<const N: usize>(&self, ip: &[u8; N], key: HashKey) -> usize {
+        usize::from(self.crowd.get(self.bucket(ip, key)).copied().unwrap_or(0))
+    }
+
+    fn add<const N: usize>(&mut self, peer: &Peer<N>, at: u32, key: HashKey) {
+        self.places.insert(key.address(&peer.ip, peer.port), at);
+        self.count(&peer.ip, key, |crowd| crowd.saturating_add(1));
+    }
+
+    fn remove<const N: usize>(&mut self, peer: &Peer<N>, at: u32, key: HashKey) {
+        self.places.remove(key.address(&peer.ip, peer.port), at);
+        self.count(&peer.ip, key, |crowd| crowd.saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key() -> HashKey {
+        HashKey::new([5; 24])
+    }
+
+    fn peer(number: u16, marks: Marks) -> Peer<4> {
+        let [high, low] = number.to_be_bytes();
+        Peer { marks, due: u32::from(number), ..Peer::at([10, 0, 0, high], [1, low]) }
+    }
+
+    fn check(family: &Family<4>, model: &BTreeMap<u16, (bool, bool)>) {
+        let view = family.view();
+        assert_eq!(view.peers.len(), model.len());
+        assert!(view.peers[..view.seeds].iter().all(Peer::is_seed));
+        assert!(!view.peers[view.seeds..].iter().any(Peer::is_seed));
+        let counted = |seed| model.values().filter(|known| **known == (seed, false)).count();
+        assert_eq!(family.counts(), Counts { seeds: narrow(counted(true)), leechers: narrow(counted(false)) });
+        for (number, (seed, extra)) in model {
+            let wanted = peer(*number, Marks::default());
+            let found = &view.peers[family.find(&wanted, key()).unwrap()];
+            assert!(found.is_same_endpoint(&wanted));
+            assert_eq!((found.is_seed(), !found.is_counted(), found.due), (*seed, *extra, u32::from(*number)));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn a_family_is_a_map_with_seeds_in_front(
+            steps in prop::collection::vec((0u8..5, 0u16..120, any::<bool>(), any::<bool>()), 0..300),
+        ) {
+            let mut family = Family::<4>::default();
+            let mut model = BTreeMap::new();
+            for (step, number, seed, extra) in steps {
+                let marks = Marks::default().with(Marks::SEED, seed).with(Marks::EXTRA, extra);
+                let at = family.find(&peer(number, marks), key());
+                prop_assert_eq!(at.is_some(), model.contains_key(&number));
+                match (step, at) {
+                    (0 | 1 | 4, None) => {
+                        let at = family.push(peer(number, marks), key());
+                        prop_assert!(family.view().peers[at].is_same_endpoint(&peer(number, marks)));
+                        model.insert(number, (seed, extra));
+                    }
+                    (0, Some(at)) => {
+                        family.remove(at, key());
+                        model.remove(&number);
+                    }
+                    (1, Some(at)) => {
+                        let at = family.set_seed(at, seed, key());
+                        family.remark(at, Marks::default().with(Marks::EXTRA, extra), u32::from(number));
+                        model.insert(number, (seed, extra));
+                    }
+                    (2, _) if number < 4 => {
+                        family.remove_all(|peer| peer.due % 3 == u32::from(number), key());
+                        model.retain(|known, _| known % 3 != number);
+                        family.shrink();
+                    }
+                    _ => {}
+                }
+            }
+            check(&family, &model);
+        }
+    }
+
+    #[test]
+    fn u06_the_oldest_port_of_an_address_makes_room() {
+        let mut family = Family::<4>::default();
+        for number in 0..64 {
+            assert_eq!(family.room(&[10, 0, 0, 0], 64, key()), Room::Free);
+            family.push(peer(number, Marks::default()), key());
+        }
+        for number in 0..100 {
+            family.push(peer(256 + number, Marks::default()), key());
+        }
+        let Room::Instead(at) = family.room(&[10, 0, 0, 0], 64, key()) else {
+            panic!("64 ports are taken");
+        };
+        assert_eq!(family.view().peers[at].due, 0);
+        assert_eq!(family.room(&[10, 0, 0, 9], 64, key()), Room::Free);
+        let leased = Marks::default().with(Marks::LEASED, true);
+        for number in 0..64 {
+            let at = family.find(&peer(number, leased), key()).unwrap();
+            family.remark(at, leased, 1);
+        }
+        assert_eq!(family.room(&[10, 0, 0, 0], 64, key()), Room::Full);
+    }
+}

@@ -1,0 +1,72 @@
+//! One peer of one swarm, as small as it gets.
+
+/// A peer with an IPv4 (`N` = 4) or IPv6 (`N` = 16) address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Peer<const N: usize> {
+    pub(crate) ip: [u8; N],
+    /// In network order, as it goes out.
+    pub(crate) port: [u8; 2],
+    pub(crate) marks: Marks,
+    /// When it is forgotten, in seconds of the store; for a leased peer the number of its lease.
+    pub(crate) due: u32,
+}
+
+// Half of what is remembered of a stranger is its address.
+const _: () = assert!(size_of::<Peer<4>>() == 12);
+const _: () = assert!(size_of::<Peer<16>>() == 24);
+
+/// What else is known of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Marks(u8);
+
+impl Marks {
+    pub(crate) const NONE: Self = Self(0);
+    /// It has everything.
+    pub(crate) const SEED: Self = Self(1);
+    /// A peer of ours: it stays as long as its lease, and plain announces do not touch it.
+    pub(crate) const LEASED: Self = Self(2);
+    /// One more address of a leased peer: it is handed out, and not counted.
+    pub(crate) const EXTRA: Self = Self(4);
+    /// It announced from the tracker's own host.
+    pub(crate) const LOCAL: Self = Self(8);
+    /// Only for those on the tracker's own host: others get what the peer advertises.
+    pub(crate) const HOST_ONLY: Self = Self(16);
+
+    pub(crate) fn has(self, mark: Self) -> bool {
+        self.0 & mark.0 != 0
+    }
+
+    pub(crate) fn with(self, mark: Self, present: bool) -> Self {
+        Self(if present { self.0 | mark.0 } else { self.0 & !mark.0 })
+    }
+}
+
+impl<const N: usize> Peer<N> {
+    pub(crate) fn at(ip: [u8; N], port: [u8; 2]) -> Self {
+        Self { ip, port, marks: Marks::default(), due: 0 }
+    }
+
+    pub(crate) fn is_seed(&self) -> bool {
+        self.marks.has(Marks::SEED)
+    }
+
+    pub(crate) fn is_leased(&self) -> bool {
+        self.marks.has(Marks::LEASED)
+    }
+
+    pub(crate) fn is_leased_by(&self, lease: u32) -> bool {
+        self.is_leased() && self.due == lease
+    }
+
+    pub(crate) fn is_counted(&self) -> bool {
+        !self.marks.has(Marks::EXTRA)
+    }
+
+    pub(crate) fn is_expired(&self, now: u32) -> bool {
+        !self.is_leased() && self.due <= now
+    }
+
+    pub(crate) fn is_same_endpoint(&self, other: &Self) -> bool {
+        self.ip == other.ip && self.port == other.port
+    }
+}

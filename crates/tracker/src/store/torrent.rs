@@ -1,0 +1,110 @@
+//! What is remembered of one swarm.
+
+use std::net::SocketAddr;
+
+use obt_wire::InfoHash;
+
+use super::handout::address;
+use super::key::HashKey;
+use super::members::{Has, Members, remove_all};
+use super::peer::{Marks, Peer};
+use super::shard::SwarmStats;
+
+/// [`Torrent::touched`] of a swarm that is never forgotten for its age: it is in the catalogue or in a lease.
+pub(crate) const HELD: u32 = u32::MAX;
+
+/// One swarm: a cache line.
+pub(crate) struct Torrent {
+    pub(crate) hash: InfoHash,
+    /// Downloads that were completed.
+    pub(crate) completed: u32,
+    /// When somebody last announced, in seconds of the store, or [`HELD`].
+    pub(crate) touched: u32,
+    /// No peer expires before this second.
+    pub(crate) next_due: u32,
+    pub(crate) members: Members,
+}
+
+const _: () = assert!(size_of::<Torrent>() == 64);
+
+impl Torrent {
+    pub(crate) fn new(hash: InfoHash, touched: u32) -> Self {
+        Self { hash, completed: 0, touched, next_due: u32::MAX, members: Members::default() }
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.touched == HELD
+    }
+
+    /// Removes the peers whose time is over; the address of a seed among them, if one was.
+    pub(crate) fn expire(&mut self, now: u32, key: HashKey) -> Option<SocketAddr> {
+        if now < self.next_due {
+            return None;
+        }
+        let mut sweep = Sweep { now, next_due: u32::MAX, seed: None };
+        remove_all::<4>(&mut self.members, |peer| sweep.is_over(peer), key);
+        remove_all::<16>(&mut self.members, |peer| sweep.is_over(peer), key);
+        self.next_due = sweep.next_due;
+        self.members.shrink();
+        sweep.seed
+    }
+
+    pub(crate) fn stats(&self) -> SwarmStats {
+        let counts = self.members.counts();
+        SwarmStats { seeds: counts.seeds, leechers: counts.leechers, completed: self.completed }
+    }
+
+    /// Every peer, IPv4 first.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = SwarmPeer> + '_ {
+        let v4 = Has::<4>::view(&self.members).peers.iter().filter_map(SwarmPeer::of);
+        v4.chain(Has::<16>::view(&self.members).peers.iter().filter_map(SwarmPeer::of))
+    }
+}
+
+/// A peer of a swarm, to show to people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SwarmPeer {
+    /// As it is known, which is a loopback address for some on the tracker's host.
+    pub addr: SocketAddr,
+    /// It has everything.
+    pub seed: bool,
+    /// The number of its lease, if it is a peer of ours.
+    pub lease: Option<u32>,
+    /// It runs on the tracker's host.
+    pub local: bool,
+    /// One more address of a peer that is in the swarm already.
+    pub extra: bool,
+}
+
+impl SwarmPeer {
+    fn of<const N: usize>(peer: &Peer<N>) -> Option<Self> {
+        Some(Self {
+            addr: SocketAddr::new(address(&peer.ip)?, u16::from_be_bytes(peer.port)),
+            seed: peer.is_seed(),
+            lease: peer.is_leased().then_some(peer.due),
+            local: peer.marks.has(Marks::LOCAL),
+            extra: !peer.is_counted(),
+        })
+    }
+}
+
+struct Sweep {
+    now: u32,
+    next_due: u32,
+    seed: Option<SocketAddr>,
+}
+
+impl Sweep {
+    fn is_over<const N: usize>(&mut self, peer: &Peer<N>) -> bool {
+        if peer.is_expired(self.now) {
+            if peer.is_seed() {
+                self.seed = SwarmPeer::of(peer).map(|peer| peer.addr);
+            }
+            return true;
+        }
+        if !peer.is_leased() {
+            self.next_due = self.next_due.min(peer.due);
+        }
+        false
+    }
+}
