@@ -73,7 +73,12 @@ pub fn path<'a>(components: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<St
     if path.is_empty() {
         return Err(PathError::Empty);
     }
-    if bytes > PATH_BYTES { Err(PathError::PathTooLong) } else { Ok(path) }
+    if bytes > PATH_BYTES {
+        return Err(PathError::PathTooLong);
+    }
+    // There may be 200,000 of these.
+    path.shrink_to_fit();
+    Ok(path)
 }
 
 /// The first path that stands twice in `paths`, or that another one needs as a folder.
