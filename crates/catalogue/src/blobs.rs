@@ -63,14 +63,29 @@ impl Catalogue {
     /// # Errors
     /// Those of the file.
     pub fn put_blob(&mut self, bytes: &[u8], now_ms: u64) -> Result<BlobHash, CatalogueError> {
-        let hash = BlobHash::of(bytes);
-        self.connection()
-            .prepare_cached(
-                "INSERT INTO blob (hash, stored_ms, bytes) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (hash) DO UPDATE SET stored_ms = excluded.stored_ms",
-            )?
-            .execute((hash.0, now_ms.cast_signed(), bytes))?;
-        Ok(hash)
+        self.put_blobs([bytes], now_ms)?;
+        Ok(BlobHash::of(bytes))
+    }
+
+    /// Stores blobs, with one sync for all of them.
+    ///
+    /// # Errors
+    /// Those of the file; then none of them is stored.
+    pub fn put_blobs<'a>(
+        &mut self,
+        blobs: impl IntoIterator<Item = &'a [u8]>,
+        now_ms: u64,
+    ) -> Result<(), CatalogueError> {
+        let transaction = self.connection().transaction()?;
+        let mut insert = transaction.prepare_cached(
+            "INSERT INTO blob (hash, stored_ms, bytes) VALUES (?1, ?2, ?3)
+             ON CONFLICT (hash) DO UPDATE SET stored_ms = excluded.stored_ms",
+        )?;
+        for bytes in blobs {
+            insert.execute((BlobHash::of(bytes).0, now_ms.cast_signed(), bytes))?;
+        }
+        drop(insert);
+        Ok(transaction.commit()?)
     }
 
     /// Removes blobs that no version names and that are older than an hour; says how many.

@@ -8,6 +8,7 @@ mod apply;
 mod blobs;
 mod command;
 mod digest;
+mod downloads;
 mod error;
 pub mod hex;
 pub mod names;

@@ -194,18 +194,22 @@ impl fmt::Display for Selector {
     }
 }
 
+impl Selector {
+    /// What `text`, which stands after an `@`, selects: up to 9 digits are a version, 12 or more hexadecimal digits a
+    /// hash.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() <= VERSION_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return text.parse().ok().map(Self::Version);
+        }
+        HashPrefix::parse(text).map(Self::Hash)
+    }
+}
+
 fn split_selector(text: &str) -> (&str, Selector) {
-    let whole = (text, Selector::Newest);
-    let Some((base, end)) = text.rsplit_once('@') else {
-        return whole;
-    };
-    if base.is_empty() || end.is_empty() || base.ends_with('/') {
-        return whole;
-    }
-    if end.len() <= VERSION_DIGITS && end.bytes().all(|byte| byte.is_ascii_digit()) {
-        return end.parse().map_or(whole, |number| (base, Selector::Version(number)));
-    }
-    HashPrefix::parse(end).map_or(whole, |prefix| (base, Selector::Hash(prefix)))
+    let split = text.rsplit_once('@').filter(|(base, _)| !base.is_empty() && !base.ends_with('/'));
+    let selected = split.and_then(|(base, end)| Some((base, Selector::parse(end)?)));
+    selected.unwrap_or((text, Selector::Newest))
 }
 
 /// A NAME as a person types it: perhaps with a version or a hash, perhaps with a path inside the item.
@@ -213,6 +217,8 @@ fn split_selector(text: &str) -> (&str, Selector) {
 pub struct NameArgument {
     text: String,
     base: String,
+    /// Whether `text` as a whole may be a name, though it ends like a version.
+    literal: bool,
     /// What stands after the last `@`, where that is a version or a hash.
     pub selector: Selector,
 }
@@ -240,7 +246,21 @@ impl NameArgument {
         let text: String = text.strip_suffix('/').unwrap_or(text).nfc().collect();
         let (base, selector) = split_selector(&text);
         check(base)?;
-        Ok(Self { base: base.to_owned(), selector, text })
+        Ok(Self { base: base.to_owned(), selector, literal: true, text })
+    }
+
+    /// An argument of which it is known where the name ends, as in a URL, where an `@` of the name is escaped.
+    ///
+    /// # Errors
+    /// Where `base` is no name.
+    pub fn split(base: &str, selector: Selector) -> Result<Self, NameError> {
+        if base.len() > 3 * NAME_BYTES {
+            return Err(NameError::TooLong);
+        }
+        let base: String = base.strip_suffix('/').unwrap_or(base).nfc().collect();
+        check(&base)?;
+        let literal = selector == Selector::Newest;
+        Ok(Self { text: format!("{base}{selector}"), base, literal, selector })
     }
 
     /// The text that means `selector` of `name` to [`parse`](Self::parse), for messages that are to be pasted.
@@ -267,7 +287,8 @@ impl NameArgument {
     /// # Errors
     /// Those of `exists`.
     pub fn read<E>(&self, mut exists: impl FnMut(&Name) -> Result<bool, E>) -> Result<Option<Target>, E> {
-        if let Ok(name) = Name::try_from(self.text.clone())
+        if self.literal
+            && let Ok(name) = Name::try_from(self.text.clone())
             && exists(&name)?
         {
             return Ok(Some(Target { name, selector: Selector::Newest, inner: None }));
@@ -373,6 +394,18 @@ mod tests {
         assert_eq!(read("photo@3", &names), target("photo", "@3", None));
         assert_eq!(read("showstopper", &names), None);
         assert_eq!(read("photo@0123456789ab", &names), target("photo", "@0123456789ab", None));
+    }
+
+    #[test]
+    fn a_split_argument_means_the_version_though_a_name_looks_like_it() {
+        let exists = |name: &Name| Ok::<_, std::convert::Infallible>(["photo", "photo@2"].contains(&name.as_str()));
+        let read = |base: &str, selector: Selector| {
+            let Ok(target) = NameArgument::split(base, selector).unwrap().read(exists);
+            target.map(|target| (target.name.to_string(), target.selector))
+        };
+        assert_eq!(read("photo", Selector::Version(2)), Some(("photo".to_owned(), Selector::Version(2))));
+        assert_eq!(read("photo@2", Selector::Newest), Some(("photo@2".to_owned(), Selector::Newest)));
+        assert_eq!(read("photo@3", Selector::Newest), None);
     }
 
     #[test]

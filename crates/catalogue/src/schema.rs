@@ -16,8 +16,8 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Prepared statements that a connection keeps.
 const STATEMENTS: usize = 64;
 
-/// The `search` tables follow from `name` and may be rebuilt; `blob` is filled beside the log. Everything
-/// else is a function of the commands alone.
+/// The `search` tables follow from `name` and may be rebuilt; `blob` and `completed` are filled beside the log.
+/// Everything else is a function of the commands alone.
 const TABLES: &str = "
 CREATE TABLE applied (
     id       INTEGER PRIMARY KEY CHECK (id = 0),
@@ -91,6 +91,11 @@ CREATE VIRTUAL TABLE search_grams USING fts5 (
     folded, content = 'search', content_rowid = 'id', tokenize = 'trigram case_sensitive 1'
 );
 CREATE VIRTUAL TABLE search_terms USING fts5vocab ('search_grams', 'row');
+
+CREATE TABLE completed (
+    info_hash BLOB PRIMARY KEY CHECK (length(info_hash) = 20),
+    downloads INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE blob (
     hash      BLOB PRIMARY KEY CHECK (length(hash) = 32),

@@ -173,3 +173,18 @@ fn blobs_stand_beside_the_log_and_go_when_nothing_names_them() {
     assert_eq!(ledger.catalogue.blob(kept).unwrap().as_deref(), Some(&b"kept"[..]));
     assert_eq!(ledger.catalogue.blob(lost).unwrap(), None);
 }
+
+#[test]
+fn downloads_are_counted_beside_the_log() {
+    let mut ledger = Ledger::new();
+    ledger.publish(ALICE, "a", 1);
+    ledger.publish(ALICE, "b", 1);
+    ledger.replace(ALICE, "a", 2);
+    let digest = ledger.catalogue.digest().unwrap();
+    ledger.catalogue.record_downloads(&[(InfoHash([1; 20]), 4), (InfoHash([9; 20]), 5)]).unwrap();
+    ledger.catalogue.record_downloads(&[(InfoHash([1; 20]), 6)]).unwrap();
+    let mut contents = ledger.catalogue.contents().unwrap();
+    contents.sort_unstable();
+    assert_eq!(contents, [(support::hashes(1), 6), (support::hashes(2), 0)]);
+    assert_eq!(ledger.catalogue.digest().unwrap(), digest);
+}
