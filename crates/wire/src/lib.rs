@@ -18,6 +18,7 @@ pub mod merkle;
 pub mod metainfo;
 pub mod peer;
 pub mod piece_length;
+pub mod tracker_http;
 pub mod tracker_udp;
 pub mod urls;
 

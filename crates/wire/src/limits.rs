@@ -64,3 +64,9 @@ pub const UDP_REQUEST_BYTES: usize = 16 + 74 * 20;
 pub const TRACKER_PATH_BYTES: usize = 512;
 /// Kept, and sent, of a tracker's reason for a failure, bytes.
 pub const FAILURE_BYTES: usize = 256;
+/// Longest answer of a tracker, bytes, after decompression.
+pub const TRACKER_REPLY_BYTES: usize = 1 << 20;
+/// Most bencoded tokens in a tracker's answer: 2,000 peers in the long form.
+pub const TRACKER_REPLY_TOKENS: usize = 20_000;
+/// Peers used of one answer of a tracker: four times what clients ask for.
+pub const TRACKER_PEERS: usize = 200;
