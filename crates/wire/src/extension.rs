@@ -493,11 +493,11 @@ mod tests {
             complete_ago: Option<u32>,
         ) {
             // Two names with one id would not come back.
-            let [ut_metadata, lt_donthave, upload_only_id] = ids.map(|id| id.map(|id| id / 3));
+            let [ut_metadata, lt_donthave, upload_only_id] = ids.map(|id| id.map(|id| id / 4));
             let ids = ExtensionIds {
                 ut_metadata,
-                lt_donthave: lt_donthave.map(|id| id + 86),
-                upload_only: upload_only_id.map(|id| id + 171),
+                lt_donthave: lt_donthave.map(|id| id + 64),
+                upload_only: upload_only_id.map(|id| id + 128),
             };
             let (your_ip, ipv4, ipv6) = addresses;
             let handshake = ExtensionHandshake {
