@@ -10,6 +10,7 @@ pub mod limits;
 pub mod policy;
 mod store;
 pub mod swarms;
+pub mod udp;
 
 pub use connection_id::ConnectionIds;
 pub use store::{
