@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use obt_wire::BLOCK_SIZE;
@@ -12,6 +13,8 @@ use tokio::sync::Semaphore;
 
 /// Length of a buffer, bytes.
 const LEN: usize = BLOCK_SIZE as usize;
+/// Smallest share of a download, in buffers: 1 MiB, enough to go on, however many downloads there are.
+const SHARE_LEAST: usize = 64;
 
 /// A bounded set of 16 KiB buffers. Cheap to clone; clones share the bound.
 #[derive(Debug, Clone)]
@@ -21,6 +24,9 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Shared {
+    capacity: usize,
+    /// How many buffers [`Share`]s have been promised.
+    promised: AtomicUsize,
     /// One permit for each buffer that may be taken.
     permits: Semaphore,
     /// Buffers that were given back, for the next taker: warm in the cache, and no page faults.
@@ -32,7 +38,19 @@ impl Pool {
     #[must_use]
     pub fn bounded(buffers: usize) -> Self {
         let permits = Semaphore::new(buffers.min(Semaphore::MAX_PERMITS));
-        Self { shared: Arc::new(Shared { permits, free: Mutex::default() }) }
+        let promised = AtomicUsize::new(0);
+        Self { shared: Arc::new(Shared { capacity: buffers, promised, permits, free: Mutex::default() }) }
+    }
+
+    /// Promises one more download a part of the buffers: two thirds of what is not promised yet, so that those who come
+    /// later get something too. A quarter of all is never promised: blocks that nobody asked for are read into it.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        let most = self.shared.capacity / 4 * 3;
+        let promise = |promised: usize| (most.saturating_sub(promised) / 3 * 2).max(SHARE_LEAST);
+        let add = |promised| Some(promised + promise(promised));
+        let before = self.shared.promised.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).unwrap_or(most);
+        Share { buffers: promise(before), shared: Arc::clone(&self.shared) }
     }
 
     /// A buffer, as soon as there is one. Its bytes are whatever the last user left.
@@ -60,6 +78,27 @@ impl Pool {
         let free = self.shared.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let bytes = free.unwrap_or_else(|| vec![0; LEN].into_boxed_slice());
         BlockBuf { bytes, shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// How many buffers a download may fill; what it was promised goes to others when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    buffers: usize,
+    shared: Arc<Shared>,
+}
+
+impl Share {
+    /// The number of buffers, which are blocks.
+    #[must_use]
+    pub fn blocks(&self) -> u32 {
+        u32::try_from(self.buffers).unwrap_or(u32::MAX)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.shared.promised.fetch_sub(self.buffers, Ordering::Relaxed);
     }
 }
 
@@ -112,5 +151,17 @@ mod tests {
         drop(first);
         assert_eq!(pool.available(), 1);
         assert_eq!(pool.try_take().unwrap()[0], 7);
+    }
+
+    #[test]
+    fn downloads_share_three_quarters_and_give_their_part_back() {
+        let pool = Pool::bounded(1600);
+        let first = pool.share();
+        let second = pool.share();
+        assert_eq!((first.blocks(), second.blocks()), (800, 266));
+        let more: Vec<Share> = (0..20).map(|_| pool.share()).collect();
+        assert!(more.iter().all(|share| share.blocks() >= 64));
+        drop((first, more));
+        assert_eq!(pool.share().blocks(), 622);
     }
 }

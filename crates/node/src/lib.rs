@@ -5,3 +5,5 @@
 pub mod buffers;
 pub mod disk;
 pub mod api_types;
+pub mod config;
+pub mod limits;

@@ -1,0 +1,72 @@
+//! Budgets and times of the IO: one place, each with the reason for its number.
+
+use std::time::Duration;
+
+/// Memory for block buffers, bytes, of the whole process: with everything else a process stays under 64 MiB, and it
+/// is more than a 10 Gbit/s link brings while a 4 MiB piece is hashed and written.
+pub const BUFFER_BYTES: usize = 48 << 20;
+
+/// Time for a TCP connect. A SYN is repeated after 1, 3 and 7 s: three lost ones are forgiven.
+pub const CONNECT: Duration = Duration::from_secs(10);
+/// Time for a whole handshake, from the first byte to the last (B-HS).
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a peer may leave our bytes unread before it is given up (W23): as long as it may be silent.
+pub const WRITE_STALL: Duration = Duration::from_secs(120);
+
+/// Connections of the process at once: with files and the tracker's sockets it fits in the usual 1,024 descriptors.
+pub const CONNECTIONS: usize = 500;
+/// Connections of one torrent at once.
+pub const TORRENT_CONNECTIONS: usize = 200;
+/// Connects under way at once, of all torrents (B-HS).
+pub const HALF_OPEN: usize = 100;
+/// Connects under way at once, of one torrent: enough to fill its places within seconds, and others are served too.
+pub const TORRENT_HALF_OPEN: usize = 30;
+/// Incoming connections that have not named a torrent yet, at once; past it the oldest goes (B-HS).
+pub const UNNAMED: usize = 256;
+/// The same, of one address (B-HS).
+pub const UNNAMED_PER_ADDRESS: usize = 8;
+/// The same, of one /24 or /64 (B-HS).
+pub const UNNAMED_PER_NETWORK: usize = 32;
+/// The same, of this very host, where many peers may start at once.
+pub const UNNAMED_LOOPBACK: usize = 128;
+/// Pause of the listener after the system refused a connection (F40): short for a user, long for a processor.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Port that peers are reached at, by custom (BEP 3).
+pub const PEER_PORT: u16 = 6881;
+/// How many ports from [`PEER_PORT`] on are tried where none was asked for, before any free one is taken.
+pub const PEER_PORTS: u16 = 32;
+
+/// Batches from connections that wait for their torrent's task. When it is full, connections stop reading.
+pub const INBOX_BATCHES: usize = 256;
+/// Commands of a torrent that wait for one connection. A peer past it reads nothing of what it asked for: it is
+/// closed. Far above what the core has under way with one peer (500 uploads, 2,000 requests, a `have` for each piece
+/// that comes in meanwhile).
+pub const OUTBOX_COMMANDS: usize = 16_384;
+/// Bytes in the queue of a connection's writer above which it takes no more commands from the outbox.
+pub const WRITE_QUEUE_BYTES: usize = 64 << 10;
+/// Blocks read by one system call at most: 128 KiB make its cost vanish, and fit in a core's own cache.
+pub const READ_BLOCKS: usize = 8;
+/// Reads and writes of one connection before others on its thread get their turn.
+pub const TURN: usize = 4;
+/// Shortest time between two reports that a block is coming in, for peers so slow that no whole one does.
+pub const PROGRESS: Duration = Duration::from_secs(1);
+/// Reads from disk for uploads at once, of data that is not in memory: what keeps an SSD busy.
+pub const COLD_READS: usize = 16;
+
+/// Shortest time between two snapshots of a torrent while nothing but its numbers changes.
+pub const SNAPSHOT: Duration = Duration::from_millis(200);
+/// Bytes after a reader's position that are fetched first: seconds of any video, and bounded.
+pub const READ_AHEAD: u64 = 16 << 20;
+/// Bytes that a reader gets at once.
+pub const READ_STEP: u32 = 256 << 10;
+/// Readers of one torrent at once.
+pub const READERS: usize = 64;
+/// How often the limits of the process are shared out anew among its torrents.
+pub const RATE_SHARE: Duration = Duration::from_secs(1);
+/// Commands to a torrent that wait for its task; whoever sends one more waits.
+pub const TORRENT_COMMANDS: usize = 64;
+
+/// Time for the `stopped` announces when the process stops: they are a courtesy (F03).
+pub const STOP_ANNOUNCE: Duration = Duration::from_secs(1);
+/// Time for a graceful stop as a whole (F03); what is not done then is left to the next start.
+pub const STOP: Duration = Duration::from_secs(5);
