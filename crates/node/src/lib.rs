@@ -7,3 +7,8 @@ pub mod disk;
 pub mod api_types;
 pub mod config;
 pub mod limits;
+pub mod announce;
+mod net;
+pub mod node;
+pub mod rates;
+pub mod torrent;

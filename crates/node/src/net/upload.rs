@@ -1,0 +1,333 @@
+//! From commands to a stream of bytes: small messages are gathered into one write, and blocks go from the page cache
+//! to the socket without passing through user space.
+//!
+//! A block's place on disk is looked up, and checked, when its turn comes: until its header is sent it can still be
+//! given up without harm to the connection.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use obt_wire::peer::{PieceHeader, Request};
+use obt_wire::{BLOCK_SIZE, PieceIndex};
+use thiserror::Error;
+
+use super::stream::{FileSent, Follow, PeerStream};
+use super::{Command, Item};
+use crate::disk::{Store, StoreError, UploadPlan, UploadSlice};
+use crate::limits::{READ_BLOCKS, TURN, WRITE_QUEUE_BYTES};
+
+/// Bytes that one read from a cold disk brings into memory: sixteen blocks, a stretch that a disk reads as fast as one.
+const WARM: u64 = 256 << 10;
+/// Blocks written before others on the thread get their turn.
+const BLOCKS_A_TURN: usize = TURN * READ_BLOCKS;
+
+/// What padding is sent from.
+static ZEROS: [u8; BLOCK_SIZE as usize] = [0; BLOCK_SIZE as usize];
+
+/// Why a connection cannot be written any more.
+#[derive(Debug, Error)]
+pub(super) enum WriteError {
+    #[error("the connection failed")]
+    Io(#[from] io::Error),
+    #[error("cannot read a block whose header is sent")]
+    Read(#[source] io::Error),
+    #[error("a file became shorter while a block of it was sent")]
+    Shrunk,
+}
+
+/// How a write went.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// There is more to write, and room for it.
+    More,
+    /// The socket is full.
+    Full,
+    /// Nothing is left to write.
+    Done,
+    /// The next block is not in memory: [`Warm::run`] brings it there, and [`Writer::warmed`] is told.
+    Cold(Warm),
+}
+
+/// A read from disk that would block.
+#[derive(Debug)]
+pub(super) struct Warm {
+    file: Arc<File>,
+    from: u64,
+    to: u64,
+}
+
+impl Warm {
+    /// Reads the stretch, so that it is in the page cache. Blocks.
+    pub(super) fn run(self) -> io::Result<Self> {
+        let mut scratch = vec![0; BLOCK_SIZE as usize];
+        let mut at = self.from;
+        while at < self.to {
+            match self.file.read_at(&mut scratch, at) {
+                Ok(0) => break,
+                Ok(read) => at += read as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self)
+    }
+
+    fn covers(&self, file: &Arc<File>, from: u64, to: u64) -> bool {
+        Arc::ptr_eq(&self.file, file) && self.from <= from && to <= self.to
+    }
+}
+
+#[derive(Debug)]
+enum Out {
+    /// So many of the gathered bytes.
+    Bytes(usize),
+    /// A block.
+    Block(Request),
+}
+
+/// A block whose place on disk is known.
+#[derive(Debug)]
+struct Sending {
+    request: Request,
+    header: [u8; PieceHeader::LEN],
+    header_sent: usize,
+    plan: UploadPlan,
+    /// Which slice of the plan is being sent, and how much of it is.
+    slice: usize,
+    slice_sent: u32,
+}
+
+/// The writing half of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    queue: VecDeque<Out>,
+    /// What the `Out::Bytes` of the queue stand for, in order.
+    bytes: BytesMut,
+    sending: Option<Sending>,
+    /// The stretch that was read from disk last.
+    warm: Option<Warm>,
+}
+
+impl Writer {
+    /// Queues bytes as they are.
+    pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.gathered(bytes.len());
+    }
+
+    /// Queues what a command says.
+    pub(super) fn push(&mut self, command: Command) {
+        match command {
+            Command::Send(message) => {
+                let before = self.bytes.len();
+                message.encode(&mut self.bytes);
+                self.gathered(self.bytes.len() - before);
+            }
+            Command::Upload(request) => self.queue.push_back(Out::Block(request)),
+        }
+    }
+
+    fn gathered(&mut self, more: usize) {
+        match self.queue.back_mut() {
+            Some(Out::Bytes(bytes)) => *bytes += more,
+            _ => self.queue.push_back(Out::Bytes(more)),
+        }
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.sending.is_none()
+    }
+
+    /// Whether it is better to write before more is queued.
+    pub(super) fn is_long(&self) -> bool {
+        self.bytes.len() > WRITE_QUEUE_BYTES
+    }
+
+    /// What a [`Turn::Cold`] asked for is done.
+    pub(super) fn warmed(&mut self, warm: io::Result<Warm>, items: &mut Vec<Item>) {
+        let error = match warm {
+            Ok(warm) => {
+                self.warm = Some(warm);
+                return;
+            }
+            Err(error) => error,
+        };
+        tracing::warn!(%error, "cannot read a block to send it");
+        if let Some(sending) = self.sending.take_if(|sending| sending.header_sent == 0) {
+            items.push(Item::UploadFailed(PieceIndex(sending.request.piece)));
+        }
+    }
+
+    /// Writes as much as the socket takes, within a turn.
+    pub(super) fn turn(
+        &mut self,
+        stream: &PeerStream,
+        store: Option<&Store>,
+        items: &mut Vec<Item>,
+    ) -> Result<Turn, WriteError> {
+        for _ in 0..BLOCKS_A_TURN {
+            if let Some(turn) = self.step(stream, store, items)? {
+                return Ok(turn);
+            }
+        }
+        Ok(Turn::More)
+    }
+
+    /// One block, or the small messages before the next. None where more may follow.
+    fn step(
+        &mut self,
+        stream: &PeerStream,
+        store: Option<&Store>,
+        items: &mut Vec<Item>,
+    ) -> Result<Option<Turn>, WriteError> {
+        if let Some(sending) = &mut self.sending {
+            if let Some(warm) = sending.cold(self.warm.as_ref())? {
+                return Ok(Some(Turn::Cold(warm)));
+            }
+            if !sending.send(stream)? {
+                return Ok(Some(Turn::Full));
+            }
+            items.push(Item::Uploaded(sending.request.length));
+            self.sending = None;
+            return Ok(None);
+        }
+        match self.queue.front_mut() {
+            None => return Ok(Some(Turn::Done)),
+            Some(Out::Bytes(left)) => {
+                let wanted = *left;
+                let bytes = self.bytes.get(..wanted).unwrap_or(&self.bytes);
+                let follow = if self.queue.len() > 1 { Follow::More } else { Follow::Nothing };
+                let Some(sent) = stream.try_send(bytes, follow)? else {
+                    return Ok(Some(Turn::Full));
+                };
+                self.bytes.advance(sent);
+                if sent == wanted {
+                    self.queue.pop_front();
+                } else if let Some(Out::Bytes(left)) = self.queue.front_mut() {
+                    *left -= sent;
+                }
+            }
+            Some(Out::Block(request)) => {
+                let request = *request;
+                self.queue.pop_front();
+                match store.map(|store| store.upload(&request)) {
+                    Some(Ok(plan)) => self.sending = Some(Sending::new(request, plan)),
+                    failed => {
+                        give_up(&request, failed.and_then(Result::err));
+                        items.push(Item::UploadFailed(PieceIndex(request.piece)));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn give_up(request: &Request, error: Option<StoreError>) {
+    match error {
+        Some(error) => tracing::warn!(piece = request.piece, %error, "cannot send a block"),
+        None => tracing::debug!(piece = request.piece, "a block is wanted before there is a store"),
+    }
+}
+
+impl Sending {
+    fn new(request: Request, plan: UploadPlan) -> Self {
+        let header = PieceHeader { piece: request.piece, begin: request.begin, length: request.length }.encode();
+        Self { request, header, header_sent: 0, plan, slice: 0, slice_sent: 0 }
+    }
+
+    /// The read that has to be done before the block can be sent without blocking on the disk. Looks only before the
+    /// first byte is sent: the kernel keeps what it has just shown to be there for longer than a block takes.
+    fn cold(&self, warm: Option<&Warm>) -> Result<Option<Warm>, WriteError> {
+        if self.header_sent > 0 {
+            return Ok(None);
+        }
+        for slice in self.plan.slices() {
+            let UploadSlice::File { file, offset, length } = slice else {
+                continue;
+            };
+            let end = offset.saturating_add(u64::from(*length));
+            let known = warm.is_some_and(|warm| warm.covers(file, *offset, end));
+            if !known && *length > 0 && !resident(file, end - 1) {
+                let to = end.max(offset.saturating_add(WARM));
+                return Ok(Some(Warm { file: Arc::clone(file), from: *offset, to }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the block is whole in the hands of the kernel.
+    fn send(&mut self, stream: &PeerStream) -> Result<bool, WriteError> {
+        while let Some(rest @ [_, ..]) = self.header.get(self.header_sent..) {
+            let Some(sent) = stream.try_send(rest, Follow::More)? else {
+                return Ok(false);
+            };
+            self.header_sent += sent;
+        }
+        while let Some(slice) = self.plan.slices().nth(self.slice) {
+            let (UploadSlice::File { length, .. } | UploadSlice::Zeros { length }) = slice;
+            let left = length.saturating_sub(self.slice_sent);
+            if left == 0 {
+                self.slice += 1;
+                self.slice_sent = 0;
+                continue;
+            }
+            match send_slice(stream, slice, self.slice_sent, left)? {
+                Some(sent) => self.slice_sent = self.slice_sent.saturating_add(u32::try_from(sent).unwrap_or(left)),
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Sends some of the `left` bytes of a slice that follow its first `done`; None where the socket is full.
+fn send_slice(stream: &PeerStream, slice: &UploadSlice, done: u32, left: u32) -> Result<Option<usize>, WriteError> {
+    let length = left as usize;
+    match slice {
+        UploadSlice::Zeros { .. } => {
+            let zeros = ZEROS.get(..length).unwrap_or(&ZEROS);
+            Ok(stream.try_send(zeros, Follow::Nothing)?)
+        }
+        UploadSlice::File { file, offset, .. } => {
+            let offset = offset.saturating_add(u64::from(done));
+            match stream.try_send_file(file, offset, length)? {
+                None => Ok(None),
+                Some(FileSent::Bytes(sent)) => Ok(Some(sent)),
+                Some(FileSent::Short) => Err(WriteError::Shrunk),
+                Some(FileSent::Unsupported) => copy_slice(stream, file, offset, length),
+            }
+        }
+    }
+}
+
+/// Where the kernel cannot send from a file: reads and writes.
+fn copy_slice(stream: &PeerStream, file: &File, offset: u64, length: usize) -> Result<Option<usize>, WriteError> {
+    let mut bytes = [0; BLOCK_SIZE as usize];
+    let room = bytes.get_mut(..length.min(BLOCK_SIZE as usize)).unwrap_or_default();
+    let read = file.read_at(room, offset).map_err(WriteError::Read)?;
+    match room.get(..read) {
+        Some(read @ [_, ..]) => Ok(stream.try_send(read, Follow::Nothing)?),
+        _ => Err(WriteError::Shrunk),
+    }
+}
+
+/// Whether the byte at `offset` can be read without waiting for a disk. Readahead brings pages in order, so the last
+/// byte of a block speaks for the block.
+#[cfg(target_os = "linux")]
+fn resident(file: &File, offset: u64) -> bool {
+    let mut byte = [0];
+    let flags = rustix::io::ReadWriteFlags::NOWAIT;
+    rustix::io::preadv2(file, &mut [io::IoSliceMut::new(&mut byte)], offset, flags).is_ok()
+}
+
+/// Elsewhere nobody can tell.
+#[cfg(not(target_os = "linux"))]
+fn resident(_: &File, _: u64) -> bool {
+    false
+}

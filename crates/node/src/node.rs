@@ -1,0 +1,226 @@
+//! The node: what its torrents share, the listener, and a graceful stop.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use obt_wire::{BLOCK_SIZE, InfoHash, PeerId};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::announce::Announcer;
+use crate::buffers::Pool;
+use crate::config::NodeConfig;
+use crate::disk::Disk;
+use crate::limits;
+use crate::net::{Dialer, Listener, bind};
+use crate::rates::{Rates, divide};
+use crate::torrent::{self, AddTorrent, Context, Registry, TorrentHandle};
+
+/// Why a node cannot start, or cannot take a torrent.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// Nobody could reach us.
+    #[error("cannot listen for peers at {at}")]
+    Listen {
+        /// The address and port that were asked for.
+        at: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The torrent is there already, with what it was added for first.
+    #[error("the torrent {0} is here already")]
+    Duplicate(InfoHash),
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// A peer: listens, and takes part in any number of swarms. Cheap to clone; when the last clone is dropped, all stops
+/// at once and without a word, so call [`shutdown`](Self::shutdown) first.
+#[derive(Debug, Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    context: Context,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    torrents: BTreeMap<InfoHash, TorrentHandle>,
+    rates: Rates,
+    stopping: bool,
+    /// The listener, and the tasks of torrents: aborted with the node.
+    tasks: JoinSet<()>,
+}
+
+impl Node {
+    /// Binds, and starts the threads of the disk.
+    ///
+    /// # Errors
+    /// [`NodeError::Listen`].
+    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        let (sockets, port) =
+            bind(config.listen).map_err(|source| NodeError::Listen { at: config.listen.to_string(), source })?;
+        let peer_id = config.peer_id.unwrap_or_else(random_peer_id);
+        let places = Arc::new(Semaphore::new(config.connections));
+        let registry = Arc::new(Registry::default());
+        let listener = Listener::new(Arc::clone(&registry), config.handshake_timeout, Arc::clone(&places));
+        let mut tasks = JoinSet::new();
+        for socket in sockets {
+            tasks.spawn(listener.clone().serve(socket));
+        }
+        let context = Context {
+            disk: Disk::start(config.disk_threads),
+            pool: Pool::bounded(config.buffer_bytes / BLOCK_SIZE as usize),
+            dialer: Dialer::new(peer_id, config.connect_timeout, config.handshake_timeout, places),
+            announcer: Announcer::default(),
+            registry,
+            cold_reads: Arc::new(Semaphore::new(limits::COLD_READS)),
+            port,
+            client: config.client,
+            connections: config.torrent_connections,
+        };
+        let rates = Rates { download: config.download_rate, upload: config.upload_rate };
+        let state = State { torrents: BTreeMap::new(), rates, stopping: false, tasks };
+        let shared = Arc::new(Shared { context, state: Mutex::new(state) });
+        let sharing = share_rates(Arc::downgrade(&shared));
+        shared.state().tasks.spawn(sharing);
+        tracing::info!(port, %peer_id, "listening for peers");
+        Ok(Self { shared })
+    }
+
+    /// The port that peers reach us at.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.shared.context.port
+    }
+
+    /// Our name in handshakes.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.shared.context.dialer.peer_id
+    }
+
+    /// The threads that hash and touch files.
+    #[must_use]
+    pub fn disk(&self) -> &Disk {
+        &self.shared.context.disk
+    }
+
+    /// Takes part in a torrent. What goes wrong later is told by the handle.
+    ///
+    /// # Errors
+    /// [`NodeError::Duplicate`], [`NodeError::Stopping`].
+    pub fn add(&self, add: AddTorrent) -> Result<TorrentHandle, NodeError> {
+        let hashes = add.source.hashes();
+        let mut state = self.shared.state();
+        if state.stopping {
+            return Err(NodeError::Stopping);
+        }
+        state.torrents.retain(|_, torrent| !torrent.has_ended());
+        if let Some(twin) = hashes.short().find(|hash| state.torrents.contains_key(hash)) {
+            return Err(NodeError::Duplicate(twin));
+        }
+        let (handle, task) = torrent::start(self.shared.context.clone(), add, state.rates);
+        state.torrents.extend(hashes.short().map(|hash| (hash, handle.clone())));
+        // Ended torrents are let go of, so that a daemon that adds and drops them for years stays small.
+        while state.tasks.try_join_next().is_some() {}
+        state.tasks.spawn(task);
+        Ok(handle)
+    }
+
+    /// The torrent with this info-hash, if it is here.
+    #[must_use]
+    pub fn find(&self, hash: InfoHash) -> Option<TorrentHandle> {
+        self.shared.state().torrents.get(&hash).filter(|torrent| !torrent.has_ended()).cloned()
+    }
+
+    /// All torrents, each once.
+    #[must_use]
+    pub fn torrents(&self) -> Vec<TorrentHandle> {
+        self.shared.state().live().collect()
+    }
+
+    /// Replaces the limits, which all torrents share.
+    pub fn set_rates(&self, rates: Rates) {
+        self.shared.state().rates = rates;
+    }
+
+    /// Leaves all swarms and makes durable what is verified, within 5 s; what takes longer is left to the next start.
+    pub async fn shutdown(&self) {
+        let torrents: Vec<TorrentHandle> = {
+            let mut state = self.shared.state();
+            state.stopping = true;
+            state.live().collect()
+        };
+        let stop = async {
+            for torrent in &torrents {
+                torrent.stop().await;
+            }
+            for torrent in &torrents {
+                torrent.ended().await;
+            }
+        };
+        if timeout(limits::STOP, stop).await.is_err() {
+            tracing::warn!("torrents did not stop in time");
+        }
+        self.shared.state().tasks.abort_all();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Torrents that run, each once though a hybrid has two names.
+    fn live(&self) -> impl Iterator<Item = TorrentHandle> {
+        let primary = self.torrents.iter().filter(|(hash, torrent)| torrent.hashes().primary() == **hash);
+        primary.map(|(_, torrent)| torrent.clone()).filter(|torrent| !torrent.has_ended())
+    }
+}
+
+/// Divides the limits among the torrents again and again, by what each made of its share.
+async fn share_rates(shared: Weak<Shared>) {
+    let mut limited = false;
+    loop {
+        sleep(limits::RATE_SHARE).await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let (rates, torrents) = {
+            let state = shared.state();
+            (state.rates, state.live().collect::<Vec<_>>())
+        };
+        let limits = rates != Rates::default();
+        if !limits && !limited {
+            continue;
+        }
+        limited = limits;
+        let used: Vec<(u64, u64)> = torrents.iter().map(TorrentHandle::rates).collect();
+        let downloads = rates.download.map(|limit| divide(limit, used.iter().map(|(download, _)| *download)));
+        let uploads = rates.upload.map(|limit| divide(limit, used.iter().map(|(_, upload)| *upload)));
+        for (at, torrent) in torrents.iter().enumerate() {
+            let of = |shares: &Option<Vec<u64>>| shares.as_ref().and_then(|shares| shares.get(at).copied());
+            torrent.limit(Rates { download: of(&downloads), upload: of(&uploads) });
+        }
+    }
+}
+
+/// A name in the style of BEP 20.
+fn random_peer_id() -> PeerId {
+    let mut id = *b"-OB0100-            ";
+    for byte in id.iter_mut().skip(8) {
+        *byte = u8::try_from(fastrand::alphanumeric()).unwrap_or(b'0');
+    }
+    PeerId(id)
+}

@@ -1,0 +1,577 @@
+//! Feeds what has happened to a torrent's swarm, and does what the swarm asks for.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use obt_swarm::{
+    Action, AnnounceRequest, Config, Direction, Event, PeerKey, PeerSource, Start, Swarm, TrackerIndex, TrackerUrl,
+    Verdict,
+};
+use obt_wire::metainfo::Metainfo;
+use obt_wire::peer::{Handshake, PieceHeader};
+use obt_wire::{Block, InfoHashes};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Sleep, sleep_until};
+
+use super::assembly::{Assembly, Kept};
+use super::context::Context;
+use super::error::TorrentError;
+use super::handle::{Finished, Outcome, TorrentStats};
+use super::open::{self, AddTorrent, Afterwards, Opened, Place, Source};
+use super::order::Order;
+use super::peers::Peers;
+use super::readers::Readers;
+use crate::announce::Announce;
+use crate::buffers::BlockBuf;
+use crate::disk::{Done, Store, StoreError};
+use crate::limits::{INBOX_BATCHES, SNAPSHOT, STOP_ANNOUNCE};
+use crate::net::{Arrival, Command, Connection, Dialed, Item, Report, Shared, answer};
+use crate::rates::Rates;
+
+/// Batches of connections that are taken at once.
+const BATCHES: usize = 64;
+/// How long the task sleeps where the swarm names no time.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// What connects a torrent's task with those who hold its handle, and with the tasks that it starts.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) to_self: mpsc::Sender<Order>,
+    pub(super) stats: watch::Sender<Arc<TorrentStats>>,
+    pub(super) readers: Arc<Readers>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// The state of a torrent's task.
+pub(super) struct Driver {
+    swarm: Swarm,
+    context: Context,
+    hashes: InfoHashes,
+    trackers: Vec<TrackerUrl>,
+    afterwards: Afterwards,
+    /// Where a magnet's content shall go, until it is known.
+    place: Option<Place>,
+    ends: Ends,
+    done_sender: UnboundedSender<Done>,
+    reports_sender: mpsc::Sender<Report>,
+    reports: mpsc::Receiver<Report>,
+    metainfo: Option<Arc<Metainfo>>,
+    store: Option<Store>,
+    assembly: Assembly,
+    /// The bytes of the block that the core is being told about.
+    held: Option<BlockBuf>,
+    peers: Peers,
+    /// Connections, dials, announces: ended with the torrent.
+    tasks: JoinSet<()>,
+    added: Instant,
+    now: Instant,
+    /// Whether the snapshot that others see is older than the last event, and when it was made.
+    stale: bool,
+    published: Instant,
+    paused: Option<String>,
+    path: Option<PathBuf>,
+    finish: Finish,
+    outcome: Result<(), TorrentError>,
+    stopping: Option<Instant>,
+    stopped: bool,
+}
+
+/// How far a download is on its way to its final name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    Missing,
+    Asked,
+    Done,
+}
+
+impl Driver {
+    pub(super) fn new(
+        context: Context,
+        add: AddTorrent,
+        config: Config,
+        opened: Option<Opened>,
+        ends: Ends,
+        done_sender: UnboundedSender<Done>,
+        added: Instant,
+    ) -> Self {
+        let now = Instant::now();
+        let hashes = add.source.hashes();
+        let start = match &opened {
+            Some(opened) => Start::Content(opened.content.clone()),
+            None => Start::Hashes(hashes),
+        };
+        let (reports_sender, reports) = mpsc::channel(INBOX_BATCHES);
+        let mut this = Self {
+            swarm: Swarm::new(config, start, fastrand::u64(..), now),
+            context,
+            hashes,
+            trackers: add.trackers,
+            afterwards: add.afterwards,
+            place: match add.source {
+                Source::Magnet { place, .. } => Some(place),
+                Source::Download(_) | Source::Existing { .. } => None,
+            },
+            ends,
+            done_sender,
+            reports_sender,
+            reports,
+            metainfo: None,
+            store: None,
+            assembly: Assembly::default(),
+            held: None,
+            peers: Peers::default(),
+            tasks: JoinSet::new(),
+            added,
+            now,
+            stale: true,
+            published: now,
+            paused: None,
+            path: None,
+            finish: Finish::Missing,
+            outcome: Ok(()),
+            stopping: None,
+            stopped: false,
+        };
+        if let Some(opened) = opened {
+            this.adopt(opened);
+        }
+        this.act();
+        this.feed(Event::PeersFound { source: PeerSource::User, addrs: add.peers });
+        this
+    }
+
+    /// Runs until the torrent has stopped.
+    pub(super) async fn run(
+        &mut self,
+        orders: &mut mpsc::Receiver<Order>,
+        mut done: UnboundedReceiver<Done>,
+        outcome: &watch::Sender<Outcome>,
+    ) -> Result<(), TorrentError> {
+        let mut batches = Vec::with_capacity(BATCHES);
+        let readers = Arc::clone(&self.ends.readers);
+        let mut timer = Box::pin(sleep_until(self.now.into()));
+        loop {
+            self.peers.flush();
+            self.publish_when_due();
+            if self.is_over() {
+                break;
+            }
+            self.arm(&mut timer);
+            tokio::select! {
+                _ = self.reports.recv_many(&mut batches, BATCHES) => self.now = Instant::now(),
+                Some(done) = done.recv() => {
+                    self.now = Instant::now();
+                    self.disk_done(done);
+                }
+                Some(order) = orders.recv() => {
+                    self.now = Instant::now();
+                    self.obey(order, outcome);
+                }
+                () = readers.moved() => {
+                    self.now = Instant::now();
+                    self.feed(Event::ReadersMoved { ranges: readers.windows() });
+                }
+                Some(ended) = self.tasks.join_next() => note_panic(ended),
+                () = timer.as_mut() => self.now = Instant::now(),
+            }
+            for report in batches.drain(..) {
+                self.hear(report);
+            }
+            while let Ok(done) = done.try_recv() {
+                self.disk_done(done);
+            }
+            if self.swarm.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
+                self.swarm.handle_timeout(self.now);
+                self.act();
+            }
+        }
+        self.tasks.shutdown().await;
+        self.publish();
+        std::mem::replace(&mut self.outcome, Ok(()))
+    }
+
+    /// Makes durable what is verified.
+    pub(super) async fn flush(&self) {
+        if let Some(store) = &self.store {
+            store.flush().await;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopped || self.stopping.is_some_and(|deadline| deadline <= self.now)
+    }
+
+    /// Sets the timer to the next time that something is due. One that rings too early does no harm, so it is only
+    /// ever moved forward, or after it has rung.
+    fn arm(&self, timer: &mut std::pin::Pin<Box<Sleep>>) {
+        let swarm = self.swarm.poll_timeout().map(|(at, _)| at);
+        let snapshot = self.stale.then(|| self.published + SNAPSHOT);
+        let next = [swarm, snapshot, self.stopping].into_iter().flatten().min().unwrap_or(self.now + IDLE);
+        if timer.is_elapsed() || timer.deadline() > next.into() {
+            timer.as_mut().reset(next.into());
+        }
+    }
+
+    /// Tells the core something, and does what comes of it.
+    fn feed(&mut self, event: Event) {
+        self.swarm.handle_event(event, self.now);
+        self.act();
+    }
+
+    fn act(&mut self) {
+        self.stale = true;
+        while let Some(action) = self.swarm.poll_action() {
+            self.perform(action);
+        }
+    }
+
+    fn hear(&mut self, report: Report) {
+        match report {
+            Report::Items(peer, items) => {
+                for item in items {
+                    self.hear_item(peer, item);
+                }
+            }
+            Report::Gone(peer) => {
+                if self.peers.leave(peer) {
+                    self.feed(Event::Disconnected { peer });
+                }
+            }
+        }
+    }
+
+    fn hear_item(&mut self, peer: PeerKey, item: Item) {
+        match item {
+            Item::Block(header, bytes) => self.hear_block(peer, header, bytes),
+            Item::Message(message) => self.feed(Event::Message { peer, message }),
+            Item::Progress => self.feed(Event::BlockProgress { peer }),
+            Item::Uploaded(bytes) => self.feed(Event::Uploaded { peer, bytes }),
+            Item::UploadFailed(piece) => self.feed(Event::UploadFailed { peer, piece }),
+        }
+    }
+
+    /// The core says whether the bytes are kept.
+    fn hear_block(&mut self, peer: PeerKey, header: PieceHeader, bytes: BlockBuf) {
+        self.held = Some(bytes);
+        self.feed(Event::Block { peer, header });
+        self.held = None;
+    }
+
+    fn obey(&mut self, order: Order, outcome: &watch::Sender<Outcome>) {
+        match order {
+            Order::Arrived(arrival) => self.welcome(arrival),
+            Order::Dialed(addr, Some(dialed)) => self.dialed(addr, dialed),
+            Order::Dialed(addr, None) => self.feed(Event::ConnectFailed { addr }),
+            Order::Announced(tracker, result) => self.feed(Event::Announced { tracker, result }),
+            Order::Opened(Ok(opened)) => self.begin(*opened),
+            Order::Opened(Err(error)) => self.fail(error),
+            Order::Finished(result) => self.finished(result, outcome),
+            Order::AddPeers(source, addrs) => self.feed(Event::PeersFound { source, addrs }),
+            Order::Want(wanted) => self.feed(Event::WantedChanged { wanted }),
+            Order::Limit(Rates { download, upload }) => self.feed(Event::RatesChanged { download, upload }),
+            Order::Stop => self.stop(),
+        }
+    }
+
+    fn disk_done(&mut self, done: Done) {
+        match done {
+            Done::Verified { piece, verdict, block_digests } => {
+                if verdict == Verdict::Good {
+                    self.ends.readers.arrived(piece);
+                }
+                self.feed(Event::Verified { piece, verdict, block_digests });
+            }
+            Done::StoreFailed { piece, error } => {
+                tracing::warn!(piece = piece.0, error, "cannot store a piece");
+                self.feed(Event::StoreFailed { piece });
+            }
+            Done::Paused { reason } => {
+                tracing::warn!(torrent = %self.hashes.primary(), reason, "paused");
+                self.paused = Some(reason);
+                self.feed(Event::DiskPaused);
+                self.publish();
+            }
+            Done::Resumed => {
+                tracing::info!(torrent = %self.hashes.primary(), "the disk takes data again");
+                self.paused = None;
+                self.feed(Event::DiskResumed);
+                self.publish();
+            }
+            Done::Withdrawn { pieces } => {
+                for piece in &pieces {
+                    self.ends.readers.withdrawn(*piece);
+                }
+                self.feed(Event::Withdrawn { pieces });
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Connect { addr } => self.dial(addr),
+            Action::Close { peer, reason } => {
+                tracing::debug!(peer = peer.0, ?reason, "closing a connection");
+                self.peers.close(peer);
+            }
+            Action::Send { peer, message } => self.peers.command(peer, Command::Send(message)),
+            Action::Upload { peer, request } => self.peers.command(peer, Command::Upload(request)),
+            Action::Accept { block } => self.accept(block),
+            Action::Verify { piece, digests } => {
+                let blocks = self.assembly.take(piece);
+                self.with_store(|store| store.verify(piece, blocks, digests));
+            }
+            Action::Spill { piece } => {
+                let blocks = self.assembly.spill(piece);
+                self.with_store(|store| store.spill(piece, blocks));
+            }
+            Action::Forget { piece } => drop(self.assembly.take(piece)),
+            Action::Announce { tracker, request } => self.announce(tracker, request),
+            Action::MetadataReady { info } => self.open(info),
+            Action::PieceLayerReady { pieces_root, hashes } => {
+                self.with_store(|store| store.add_piece_layer(pieces_root, hashes));
+            }
+            Action::Completed => self.complete(),
+            Action::Inconsistent { piece } => self.fail(TorrentError::Inconsistent(piece)),
+            Action::Stopped => self.stopped = true,
+        }
+    }
+
+    /// The core asks for storage only after it was told that it is open.
+    fn with_store(&self, act: impl FnOnce(&Store)) {
+        match &self.store {
+            Some(store) => act(store),
+            None => debug_assert!(false, "the core stores pieces before there is a store"),
+        }
+    }
+
+    fn accept(&mut self, block: Block) {
+        let (Some(bytes), Some(metainfo)) = (self.held.take(), &self.metainfo) else {
+            debug_assert!(false, "the core accepts a block that nobody sent");
+            return;
+        };
+        let of = metainfo.info.geometry.blocks(block.piece);
+        if let Kept::Spill(blocks) = self.assembly.accept(block, bytes, of) {
+            self.with_store(|store| store.spill(block.piece, blocks));
+        }
+    }
+}
+
+/// Connections.
+impl Driver {
+    fn dial(&mut self, addr: SocketAddr) {
+        let dialer = self.context.dialer.clone();
+        let to_self = self.ends.to_self.clone();
+        let hashes = self.hashes;
+        self.tasks.spawn(async move {
+            let dialed = dialer.dial(addr, hashes).await;
+            if let Err(error) = &dialed {
+                tracing::debug!(%addr, %error, "cannot connect");
+            }
+            let _ = to_self.send(Order::Dialed(addr, dialed.ok())).await;
+        });
+    }
+
+    fn dialed(&mut self, addr: SocketAddr, dialed: Dialed) {
+        let Dialed { stream, agreed, place } = dialed;
+        let joined = self.join(stream, place, None, |peer| Event::Connected {
+            peer,
+            addr,
+            direction: Direction::Outgoing,
+            handshake: agreed.theirs,
+            v2: agreed.v2,
+        });
+        if !joined {
+            self.feed(Event::ConnectFailed { addr });
+        }
+    }
+
+    fn welcome(&mut self, arrival: Arrival) {
+        let Arrival { stream, addr, handshake, place } = arrival;
+        let (ours, agreed) = answer(handshake, self.hashes, self.context.dialer.peer_id);
+        self.join(stream, place, Some(ours), |peer| Event::Connected {
+            peer,
+            addr,
+            direction: Direction::Incoming,
+            handshake: agreed.theirs,
+            v2: agreed.v2,
+        });
+    }
+
+    /// Starts the task of a connection, and tells the core. False where the socket is dead already.
+    fn join(
+        &mut self,
+        stream: TcpStream,
+        place: OwnedSemaphorePermit,
+        answer: Option<Handshake>,
+        connected: impl FnOnce(PeerKey) -> Event,
+    ) -> bool {
+        let (peer, outbox) = self.peers.enter();
+        let reports = self.reports_sender.clone();
+        let shared = Arc::clone(&self.ends.shared);
+        let connection = match Connection::new(peer, stream, place, outbox, reports, shared) {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::debug!(%error, "a connection died before it began");
+                self.peers.leave(peer);
+                return false;
+            }
+        };
+        let connection = match answer {
+            Some(answer) => connection.answering(&answer),
+            None => connection,
+        };
+        self.tasks.spawn(connection.run());
+        self.feed(connected(peer));
+        true
+    }
+
+    fn announce(&mut self, tracker: TrackerIndex, request: AnnounceRequest) {
+        let Some(url) = self.trackers.get(tracker.0 as usize).map(|tracker| tracker.url.clone()) else {
+            return;
+        };
+        let announcer = self.context.announcer.clone();
+        let peer_id = self.context.dialer.peer_id;
+        let announce = Announce { url, hashes: self.hashes, peer_id, port: self.context.port, request };
+        let to_self = self.ends.to_self.clone();
+        self.tasks.spawn(async move {
+            let result = announcer.announce(announce).await.map_err(|error| error.to_string());
+            let _ = to_self.send(Order::Announced(tracker, result)).await;
+        });
+    }
+}
+
+/// From a magnet, through a download, to the end.
+impl Driver {
+    /// The info dictionary is here: opens the storage.
+    fn open(&mut self, info: Bytes) {
+        let Some(place) = self.place.take() else {
+            debug_assert!(false, "metadata came twice, or nobody asked for it");
+            return;
+        };
+        let disk = self.context.disk.clone();
+        let done = self.done_sender.clone();
+        let to_self = self.ends.to_self.clone();
+        let hashes = self.hashes;
+        self.tasks.spawn(async move {
+            let opened = open::magnet(&disk, place, hashes, info, done).await.map(Box::new);
+            let _ = to_self.send(Order::Opened(opened)).await;
+        });
+    }
+
+    /// A magnet's storage is open.
+    fn begin(&mut self, opened: Opened) {
+        let content = opened.content.clone();
+        self.adopt(opened);
+        self.feed(Event::ContentReady(content));
+        self.publish();
+    }
+
+    /// Takes over open storage.
+    fn adopt(&mut self, opened: Opened) {
+        let Opened { store, content, path } = opened;
+        let pieces = content.metainfo.info.geometry.pieces();
+        self.ends.shared.bitfield_bytes.store(pieces.div_ceil(8) as usize, Ordering::Relaxed);
+        let _ = self.ends.shared.store.set(store.clone());
+        self.store = Some(store);
+        self.metainfo = Some(Arc::clone(&content.metainfo));
+        self.path = path;
+        let missing = content.wanted.has_more_than(&content.have);
+        self.ends.readers.begin(content.have);
+        if !missing {
+            self.complete();
+        }
+    }
+
+    /// All that is wanted is verified and stored: asks for its final name.
+    fn complete(&mut self) {
+        let Some(store) = self.store.clone() else {
+            return;
+        };
+        if self.finish != Finish::Missing {
+            return;
+        }
+        self.finish = Finish::Asked;
+        let path = self.path.clone();
+        let to_self = self.ends.to_self.clone();
+        self.tasks.spawn(async move {
+            let finished = match path {
+                Some(path) => Ok(path),
+                None => store.finish().await,
+            };
+            let _ = to_self.send(Order::Finished(finished)).await;
+        });
+    }
+
+    fn finished(&mut self, result: Result<PathBuf, StoreError>, outcome: &watch::Sender<Outcome>) {
+        match result {
+            Ok(path) => {
+                tracing::info!(torrent = %self.hashes.primary(), path = %path.display(), "complete");
+                self.finish = Finish::Done;
+                self.path = Some(path.clone());
+                self.publish();
+                let from = self.swarm.snapshot(self.now).from;
+                let seconds = self.now.saturating_duration_since(self.added).as_secs_f64();
+                outcome.send_replace(Some(Ok(Finished { path, from, seconds })));
+                if self.afterwards == Afterwards::Stop {
+                    self.stop();
+                }
+            }
+            // What changed is withdrawn and fetched again; then the core says once more that all is here.
+            Err(StoreError::Changed { path }) => {
+                tracing::warn!(path = %path.display(), "a file changed while it was fetched");
+                self.finish = Finish::Missing;
+            }
+            Err(error) => self.fail(error.into()),
+        }
+    }
+
+    /// Ends the torrent with an error.
+    fn fail(&mut self, error: TorrentError) {
+        if self.outcome.is_ok() {
+            self.outcome = Err(error);
+        }
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        if self.stopping.is_none() {
+            self.stopping = Some(self.now + STOP_ANNOUNCE);
+            self.feed(Event::Stopping);
+        }
+    }
+}
+
+/// What others see.
+impl Driver {
+    fn publish_when_due(&mut self) {
+        if self.stale && self.published + SNAPSHOT <= self.now {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        self.stale = false;
+        self.published = self.now;
+        self.ends.stats.send_replace(Arc::new(TorrentStats {
+            metainfo: self.metainfo.clone(),
+            paused: self.paused.clone(),
+            path: self.path.clone(),
+            swarm: Some(self.swarm.snapshot(self.now)),
+        }));
+    }
+}
+
+fn note_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a task of a torrent panicked");
+    }
+}

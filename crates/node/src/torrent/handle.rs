@@ -1,0 +1,151 @@
+//! A torrent, as the rest of the program sees it.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use obt_swarm::{PeerSource, Stats};
+use obt_wire::metainfo::Metainfo;
+use obt_wire::{Bitfield, InfoHashes};
+use tokio::sync::{mpsc, watch};
+
+use super::error::{ReadError, TorrentError};
+use super::file_reader::FileReader;
+use super::order::Order;
+use super::readers::Readers;
+use crate::disk::Store;
+use crate::net::Shared;
+use crate::rates::Rates;
+
+/// A download that has its final name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// The final path.
+    pub path: PathBuf,
+    /// Useful payload by the address it came from, bytes, in the order of first bytes.
+    pub from: Vec<(SocketAddr, u64)>,
+    /// How long it took since it was added.
+    pub seconds: f64,
+}
+
+/// How a torrent stands, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct TorrentStats {
+    /// The torrent, once it is known.
+    pub metainfo: Option<Arc<Metainfo>>,
+    /// Why the disk takes nothing, if that is so.
+    pub paused: Option<String>,
+    /// The final path, once the download has it, or where the existing data is.
+    pub path: Option<PathBuf>,
+    /// The swarm; None while the storage is being opened, which hashes what is there.
+    pub swarm: Option<Stats>,
+}
+
+/// How a torrent ended, or None while it has not: finished downloads go on seeding.
+pub(super) type Outcome = Option<Result<Finished, TorrentError>>;
+
+/// A torrent of a [`Node`](crate::node::Node). Cheap to clone; the torrent lives until it is stopped, or the node is.
+#[derive(Debug, Clone)]
+pub struct TorrentHandle {
+    pub(super) hashes: InfoHashes,
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) stats: watch::Receiver<Arc<TorrentStats>>,
+    pub(super) outcome: watch::Receiver<Outcome>,
+    pub(super) readers: Arc<Readers>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl TorrentHandle {
+    /// Its info-hashes.
+    #[must_use]
+    pub fn hashes(&self) -> InfoHashes {
+        self.hashes
+    }
+
+    /// How it stands: renewed at every change of state, and some five times a second while data flows.
+    #[must_use]
+    pub fn stats(&self) -> watch::Receiver<Arc<TorrentStats>> {
+        self.stats.clone()
+    }
+
+    /// Waits until the content is known and its storage is open.
+    ///
+    /// # Errors
+    /// Why it will never be.
+    pub async fn ready(&self) -> Result<(Arc<Metainfo>, Store), TorrentError> {
+        let mut stats = self.stats.clone();
+        let known = stats.wait_for(|stats| stats.metainfo.is_some() && self.shared.store.get().is_some()).await;
+        let metainfo = known.ok().and_then(|stats| stats.metainfo.clone());
+        match (metainfo, self.shared.store.get()) {
+            (Some(metainfo), Some(store)) => Ok((metainfo, store.clone())),
+            _ => Err(self.why_ended()),
+        }
+    }
+
+    /// Waits until all that is wanted is here under its final name; at once for data that was there.
+    ///
+    /// # Errors
+    /// Why it never will be; [`TorrentError::Stopped`] where it was told to stop before.
+    pub async fn finished(&self) -> Result<Finished, TorrentError> {
+        let mut outcome = self.outcome.clone();
+        let ended = outcome.wait_for(Option::is_some).await.map_err(|_| TorrentError::Stopped)?;
+        ended.clone().unwrap_or(Err(TorrentError::Stopped))
+    }
+
+    /// Waits until the torrent's task has ended: it has left its swarm, and what was verified is durable.
+    pub async fn ended(&self) {
+        self.orders.closed().await;
+    }
+
+    /// Leaves the swarm and keeps what is verified, so that the same download resumes. See [`ended`](Self::ended).
+    pub async fn stop(&self) {
+        let _ = self.orders.send(Order::Stop).await;
+    }
+
+    /// Addresses to try.
+    pub async fn add_peers(&self, source: PeerSource, addrs: Vec<SocketAddr>) {
+        let _ = self.orders.send(Order::AddPeers(source, addrs)).await;
+    }
+
+    /// Replaces the set of pieces that are fetched.
+    pub async fn want(&self, wanted: Bitfield) {
+        let _ = self.orders.send(Order::Want(wanted)).await;
+    }
+
+    /// Reads a stretch of a file, by its number in the torrent, as its pieces come in.
+    ///
+    /// # Errors
+    /// Where there is no such stretch, or it will never be there.
+    pub async fn read(&self, file: usize, range: Range<u64>) -> Result<FileReader, ReadError> {
+        let (metainfo, store) = self.ready().await?;
+        FileReader::new(self.clone(), metainfo, store, file, range)
+    }
+
+    /// Whether the torrent's task has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.orders.is_closed()
+    }
+
+    /// Payload received and sent, bytes per second.
+    pub(crate) fn rates(&self) -> (u64, u64) {
+        self.stats.borrow().swarm.as_ref().map_or((0, 0), |swarm| (swarm.download_rate, swarm.upload_rate))
+    }
+
+    /// Replaces the limits. A torrent that is too busy to be told is told the next time.
+    pub(crate) fn limit(&self, rates: Rates) {
+        let _ = self.orders.try_send(Order::Limit(rates));
+    }
+
+    pub(super) fn readers(&self) -> &Readers {
+        &self.readers
+    }
+
+    /// Why the torrent ended, as far as is known.
+    pub(super) fn why_ended(&self) -> TorrentError {
+        match &*self.outcome.borrow() {
+            Some(Err(error)) => error.clone(),
+            _ => TorrentError::Stopped,
+        }
+    }
+}

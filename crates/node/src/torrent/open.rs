@@ -1,0 +1,153 @@
+//! From what the user asked for to open storage.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use obt_swarm::{Content, LocalAddresses, TrackerUrl};
+use obt_wire::InfoHashes;
+use obt_wire::metainfo::{Info, Metainfo};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::error::TorrentError;
+use crate::disk::{Disk, Done, DownloadPlan, OnExisting, Proof, Selection, Store};
+
+/// A torrent to take part in.
+#[derive(Debug, Clone)]
+pub struct AddTorrent {
+    /// What it is, and where its bytes are or shall be.
+    pub source: Source,
+    /// Where to announce.
+    pub trackers: Vec<TrackerUrl>,
+    /// Addresses that the user or a magnet named.
+    pub peers: Vec<SocketAddr>,
+    /// Whether trackers may name loopback, private and link-local addresses: yes where the user chose a tracker of ours.
+    pub local_addresses: LocalAddresses,
+    /// What to do once all that is wanted is here.
+    pub afterwards: Afterwards,
+}
+
+/// What to do once all that is wanted is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Afterwards {
+    /// Serve it to others until stopped.
+    #[default]
+    Seed,
+    /// Leave the swarm.
+    Stop,
+}
+
+/// What a torrent is, and where its bytes are or shall be.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// To be fetched.
+    Download(Box<DownloadPlan>),
+    /// Complete data that is there already, read only.
+    Existing {
+        /// The file, or the folder of a torrent with several files.
+        root: PathBuf,
+        /// The torrent.
+        metainfo: Arc<Metainfo>,
+        /// What makes hashing it unnecessary.
+        proof: Option<Proof>,
+    },
+    /// To be fetched, beginning with the torrent itself (BEP 9).
+    Magnet {
+        /// Its info-hashes.
+        hashes: InfoHashes,
+        /// Where it shall be.
+        place: Place,
+    },
+}
+
+/// Where a download is to go, while nothing more is known of it.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The folder in which the final name appears; it must be there.
+    pub folder: PathBuf,
+    /// The final name; None for the torrent's own.
+    pub name: Option<String>,
+    /// How much of the torrent.
+    pub selection: Selection,
+    /// What if the final name is taken.
+    pub on_existing: OnExisting,
+}
+
+impl Source {
+    /// The info-hashes of the torrent.
+    #[must_use]
+    pub fn hashes(&self) -> InfoHashes {
+        match self {
+            Self::Download(plan) => plan.metainfo.info.hashes,
+            Self::Existing { metainfo, .. } => metainfo.info.hashes,
+            Self::Magnet { hashes, .. } => *hashes,
+        }
+    }
+}
+
+/// Storage that is open.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(super) store: Store,
+    pub(super) content: Content,
+    /// Where data that is there already lies.
+    pub(super) path: Option<PathBuf>,
+}
+
+/// Opens the storage of a download; hashes what is there and cannot be trusted.
+pub(super) async fn download(
+    disk: &Disk,
+    plan: DownloadPlan,
+    done: UnboundedSender<Done>,
+) -> Result<Opened, TorrentError> {
+    let metainfo = Arc::clone(&plan.metainfo);
+    let (store, have) = Store::download(disk, plan, done).await?;
+    let wanted = store.wanted();
+    Ok(Opened { store, content: Content { metainfo, have, wanted }, path: None })
+}
+
+/// Opens data that is there; what of it is not as it should be is not served, and not fetched either.
+pub(super) async fn existing(
+    disk: &Disk,
+    root: PathBuf,
+    metainfo: Arc<Metainfo>,
+    proof: Option<Proof>,
+    done: UnboundedSender<Done>,
+) -> Result<Opened, TorrentError> {
+    let (store, have) = Store::existing(disk, &root, Arc::clone(&metainfo), proof, done).await?;
+    let wanted = have.clone();
+    Ok(Opened { store, content: Content { metainfo, have, wanted }, path: Some(root) })
+}
+
+/// Opens the storage of a magnet whose info dictionary has come in.
+pub(super) async fn magnet(
+    disk: &Disk,
+    place: Place,
+    hashes: InfoHashes,
+    info: Bytes,
+    done: UnboundedSender<Done>,
+) -> Result<Opened, TorrentError> {
+    // Up to 32 MiB are parsed and hashed.
+    let plan = tokio::task::spawn_blocking(move || plan(place, hashes, info));
+    let plan = plan.await.map_err(|_| TorrentError::Stopped)??;
+    download(disk, plan, done).await
+}
+
+fn plan(place: Place, hashes: InfoHashes, info: Bytes) -> Result<DownloadPlan, TorrentError> {
+    // A .torrent file needs no more than this; piece layers and trackers come from peers and the magnet.
+    let torrent = Bytes::from([b"d4:info", &*info, b"e"].concat());
+    let info = Info::parse_expecting(info, &hashes).map_err(|error| TorrentError::Metadata(error.to_string()))?;
+    let metainfo = Metainfo {
+        info,
+        trackers: Vec::new(),
+        web_seeds: Vec::new(),
+        piece_layers: BTreeMap::new(),
+        comment: None,
+        created_by: None,
+        created_at: None,
+    };
+    let Place { folder, name, selection, on_existing } = place;
+    Ok(DownloadPlan { folder, name, metainfo: Arc::new(metainfo), torrent, selection, on_existing })
+}

@@ -1,0 +1,36 @@
+//! What reaches a torrent's task besides the traffic of its connections.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use obt_swarm::{AnnounceReply, PeerSource, TrackerIndex};
+use obt_wire::Bitfield;
+
+use super::error::TorrentError;
+use super::open::Opened;
+use crate::disk::StoreError;
+use crate::net::{Arrival, Dialed};
+use crate::rates::Rates;
+
+/// Something for a torrent's task to act on.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// A peer connected to us and named this torrent.
+    Arrived(Arrival),
+    /// A connect ended; None where it came to nothing.
+    Dialed(SocketAddr, Option<Dialed>),
+    /// An announce ended.
+    Announced(TrackerIndex, Result<AnnounceReply, String>),
+    /// The storage of a torrent that began as a magnet is open.
+    Opened(Result<Box<Opened>, TorrentError>),
+    /// The download has its final name, or cannot get it.
+    Finished(Result<PathBuf, StoreError>),
+    /// Addresses to try.
+    AddPeers(PeerSource, Vec<SocketAddr>),
+    /// The user wants other pieces than before.
+    Want(Bitfield),
+    /// New limits.
+    Limit(Rates),
+    /// Leave the swarm, and end.
+    Stop,
+}
