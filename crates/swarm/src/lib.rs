@@ -4,15 +4,21 @@
 //! give the same actions. The core never sees the bytes of a block; it knows which block came from whom.
 
 mod action;
+mod announcer;
 pub mod blame;
 pub mod choker;
 mod event;
+mod layers;
 pub mod limits;
+mod metadata;
+mod peer_list;
 pub mod picker;
 pub mod pipeline;
 pub mod rate;
+mod session;
 mod stats;
 mod swarm;
+mod torrent;
 
 pub use action::{Action, AnnounceEvent, AnnounceRequest, CloseReason};
 pub use event::{

@@ -117,3 +117,52 @@ pub const EXTENSION_HANDSHAKE_EVERY: Duration = Duration::from_secs(6);
 pub const EXTENSION_HANDSHAKE_BURST: u32 = 10;
 /// Piece numbers that can be told before the torrent is known: as many as a torrent may have pieces.
 pub const EARLY_PIECES: u32 = obt_wire::limits::PIECES;
+
+/// Requests for metadata that one peer owes at a time (BEP 9): 128 KiB, the delay of a wide link.
+pub const METADATA_REQUESTS: usize = 8;
+/// Peers asked for one piece of metadata at a time: the first answer counts.
+pub const METADATA_ASKED: usize = 3;
+/// Time to answer a request for metadata or hashes before others are asked.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time without a new piece of metadata after which it is fetched from each peer alone: somebody lies or stalls.
+pub const METADATA_STALL: Duration = Duration::from_secs(10);
+/// How long a peer that rejected a request for metadata or hashes is not asked again.
+pub const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// Peers from which the metadata is fetched alone at a time.
+pub const METADATA_ALONE: usize = 8;
+/// Bytes of metadata that may be gathered at a time: two of the longest.
+pub const METADATA_BYTES: u64 = 2 * obt_wire::limits::INFO_BYTES as u64;
+/// Hash requests that one peer owes at a time (BEP 52): 64 KiB of hashes.
+pub const HASH_REQUESTS: usize = 4;
+/// Hash requests of a choked peer: one each of these. An unchoked one has a share of the upload rate.
+pub const HASH_REQUEST_EVERY: Duration = Duration::from_millis(100);
+/// How many hash requests of a choked peer may come at once.
+pub const HASH_REQUEST_BURST: u32 = 64;
+/// Hashes of trees kept to answer hash requests: 16 MiB of them.
+pub const TREE_HASHES: u64 = 1 << 19;
+/// Requests for metadata from one peer: the whole of it twice in this time (HOSTILE E11).
+pub const METADATA_TWICE: Duration = Duration::from_secs(60);
+
+/// Known peers below which a download asks its trackers for more as often as they allow: the usual number of slots.
+pub const FEW_PEERS: usize = 20;
+/// Time between two looks at peers that owe us blocks.
+pub const TICK: Duration = Duration::from_secs(1);
+/// Time between two looks at peers that owe us nothing.
+pub const TICK_IDLE: Duration = Duration::from_secs(10);
+/// Time between a slot's becoming free and the next look at who is choked, so that peers that come and go cost little.
+pub const CHOKE_SOON: Duration = Duration::from_millis(500);
+/// Least bytes that a rate limit lets through at once: four blocks.
+pub const RATE_BURST_LEAST: u64 = 4 * 16_384;
+/// Age up to which two connections to one peer count as opened at the same time.
+pub const DUPLICATE_YOUNG: Duration = Duration::from_secs(10);
+/// Time without use to either side after which a connection may make room for another.
+pub const USELESS: Duration = Duration::from_secs(60);
+/// Connections that are gone and whose addresses are remembered, to ban those found to have lied.
+pub const DEPARTED: usize = 1_000;
+/// Proven bad blocks after which an address is banned (HOSTILE F35).
+pub const STRIKES: u32 = 3;
+/// Addresses that must have sent bad blocks, and good blocks that there must be for each bad one of a peer, for the
+/// network to be at fault and not the peer (HOSTILE F33).
+pub const STRIKES_SPREAD: (usize, u64) = (3, 1_000);
+/// Addresses whose share of the useful payload is told apart.
+pub const FROM_ADDRESSES: usize = 1_000;

@@ -1,0 +1,299 @@
+//! Hashes of merkle trees from peers (BEP 52): piece layers that the metainfo lacks, and the block hashes of a piece
+//! that failed, to tell who lied. Answers others from the layers that are known.
+//!
+//! Every answer carries a proof up to the file's root, so nothing unproven is ever kept, and a false one convicts its
+//! sender.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use obt_wire::merkle::{FileTree, PieceTree};
+use obt_wire::metainfo::{FileKind, Metainfo};
+use obt_wire::peer::HashRequest;
+use obt_wire::{PieceIndex, Sha256Hash};
+
+use crate::event::PeerKey;
+use crate::limits::{ASK_AGAIN, ASK_TIMEOUT, HASH_REQUESTS, TREE_HASHES};
+
+/// What an answer to a hash request led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Proven {
+    /// More is missing.
+    Part,
+    /// Nobody asked for it.
+    Unasked,
+    /// Its proof does not hold: the peer lies.
+    False,
+    /// The piece layer of the files with this root is complete; these are their pieces.
+    Layer(Sha256Hash, Vec<Sha256Hash>, Vec<Range<u32>>),
+    /// The hashes of all blocks of this piece.
+    Blocks(PieceIndex, Vec<Sha256Hash>),
+}
+
+/// The pieces of one file, or of several with the same bytes, hence the same root.
+#[derive(Debug)]
+struct Tree {
+    tree: FileTree,
+    /// Where its pieces lie, for each file that has this root.
+    pieces: Vec<Range<u32>>,
+    layer: Layer,
+}
+
+/// Where the hashes of a tree's pieces are.
+#[derive(Debug)]
+enum Layer {
+    /// There is one piece, and its hash is the root.
+    Root,
+    /// In the metainfo.
+    Metainfo,
+    /// Some are here, by the index of the first of each run; every run is proven.
+    Partial(BTreeMap<u32, Vec<Sha256Hash>>),
+    /// Peers sent them.
+    Fetched(Vec<Sha256Hash>),
+}
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Layer,
+    Blocks(PieceIndex),
+}
+
+/// What is known of a peer as a source of hashes.
+#[derive(Debug, Default)]
+struct Source {
+    asked: Vec<(HashRequest, Purpose, Instant)>,
+    rests_until: Option<Instant>,
+}
+
+/// See the module.
+///
+/// Invariant: a request of `Purpose::Layer` is either in `wanted` or asked of exactly one peer, until it is answered.
+#[derive(Debug)]
+pub(crate) struct Layers {
+    metainfo: Arc<Metainfo>,
+    trees: BTreeMap<Sha256Hash, Tree>,
+    wanted: VecDeque<(HashRequest, Purpose)>,
+    sources: BTreeMap<PeerKey, Source>,
+    /// Trees that answered a request, so that the next one costs nothing.
+    built: BTreeMap<Sha256Hash, PieceTree>,
+    built_hashes: u64,
+}
+
+impl Layers {
+    /// What `metainfo` says of the trees of its files.
+    pub(crate) fn new(metainfo: &Arc<Metainfo>) -> Self {
+        let mut trees: BTreeMap<Sha256Hash, Tree> = BTreeMap::new();
+        let length = metainfo.info.geometry.piece_length();
+        for file in metainfo.info.files.iter().filter(|file| file.kind == FileKind::Data) {
+            let Some(root) = file.pieces_root else { continue };
+            let Some(tree) = FileTree::new(root, file.size, length) else { continue };
+            let first = u32::try_from(file.offset / u64::from(length)).unwrap_or(u32::MAX);
+            let count = u32::try_from(tree.pieces()).unwrap_or(u32::MAX);
+            let entry = trees.entry(root).or_insert_with(|| Tree {
+                tree,
+                pieces: Vec::new(),
+                layer: match tree.pieces() {
+                    1 => Layer::Root,
+                    _ if metainfo.piece_layers.contains_key(&root) => Layer::Metainfo,
+                    _ => Layer::Partial(BTreeMap::new()),
+                },
+            });
+            entry.pieces.push(first..first.saturating_add(count));
+        }
+        let missing = trees.values().filter(|tree| tree.is_partial());
+        let wanted = missing.flat_map(|tree| tree.tree.piece_layer_requests()).map(|r| (r, Purpose::Layer)).collect();
+        Self {
+            metainfo: Arc::clone(metainfo),
+            trees,
+            wanted,
+            sources: BTreeMap::new(),
+            built: BTreeMap::new(),
+            built_hashes: 0,
+        }
+    }
+
+    /// Pieces whose hashes are not known.
+    pub(crate) fn unverifiable(&self) -> impl Iterator<Item = Range<u32>> + '_ {
+        self.trees.values().filter(|tree| tree.is_partial()).flat_map(|tree| tree.pieces.iter().cloned())
+    }
+
+    /// A peer speaks BEP 52 about this torrent.
+    pub(crate) fn add_source(&mut self, peer: PeerKey) {
+        self.sources.entry(peer).or_default();
+    }
+
+    /// A peer is gone: what it was asked is asked of others.
+    pub(crate) fn remove_source(&mut self, peer: PeerKey) {
+        if let Some(source) = self.sources.remove(&peer) {
+            self.wanted.extend(source.asked.into_iter().map(|(request, purpose, _)| (request, purpose)));
+        }
+    }
+
+    /// A piece failed and several peers sent it: the hashes of its blocks would tell who lied.
+    pub(crate) fn want_blocks(&mut self, piece: PieceIndex) {
+        let purpose = Purpose::Blocks(piece);
+        let tree = self.trees.values().find_map(|tree| Some((tree, tree.number_of(piece)?)));
+        let Some(request) = tree.and_then(|(tree, number)| tree.tree.block_request(number)) else {
+            return;
+        };
+        let asked = self.sources.values().flat_map(|source| &source.asked).map(|(_, purpose, _)| purpose);
+        if !asked.chain(self.wanted.iter().map(|(_, purpose)| purpose)).any(|other| *other == purpose) {
+            self.wanted.push_front((request, purpose));
+        }
+    }
+
+    /// Nobody is suspected of that piece any more.
+    pub(crate) fn forget_blocks(&mut self, piece: PieceIndex) {
+        self.wanted.retain(|(_, purpose)| *purpose != Purpose::Blocks(piece));
+    }
+
+    /// When [`requests`](Self::requests) may have more to ask.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let asked = self.sources.values().flat_map(|source| &source.asked).map(|(_, _, at)| *at + ASK_TIMEOUT);
+        let rests = self.sources.values().filter_map(|source| source.rests_until).filter(|_| !self.wanted.is_empty());
+        asked.chain(rests).min()
+    }
+
+    /// What to ask of whom, as of now: also where earlier requests lapsed.
+    pub(crate) fn requests(&mut self, now: Instant) -> Vec<(PeerKey, HashRequest)> {
+        for source in self.sources.values_mut() {
+            source.lapse(&mut self.wanted, now);
+        }
+        let mut requests = Vec::new();
+        for (peer, source) in &mut self.sources {
+            while source.rests_until.is_none() && source.asked.len() < HASH_REQUESTS {
+                let Some((request, purpose)) = self.wanted.pop_front() else {
+                    return requests;
+                };
+                source.asked.push((request, purpose, now));
+                requests.push((*peer, request));
+            }
+        }
+        requests
+    }
+
+    /// A peer will not answer: others are asked, and it rests.
+    pub(crate) fn rejected(&mut self, peer: PeerKey, request: &HashRequest, now: Instant) -> bool {
+        let Some(source) = self.sources.get_mut(&peer) else {
+            return false;
+        };
+        let Some(at) = source.asked.iter().position(|(asked, _, _)| asked == request) else {
+            return false;
+        };
+        let (request, purpose, _) = source.asked.swap_remove(at);
+        source.rests_until = Some(now + ASK_AGAIN);
+        match purpose {
+            Purpose::Layer => self.wanted.push_back((request, purpose)),
+            // The next try of the piece settles it too.
+            Purpose::Blocks(_) if self.sources.values().all(|source| source.rests_until.is_some()) => {}
+            Purpose::Blocks(_) => self.wanted.push_front((request, purpose)),
+        }
+        true
+    }
+
+    /// Hashes came in.
+    pub(crate) fn answered(&mut self, peer: PeerKey, request: &HashRequest, hashes: &[Sha256Hash]) -> Proven {
+        let Some(source) = self.sources.get_mut(&peer) else {
+            return Proven::Unasked;
+        };
+        let Some(at) = source.asked.iter().position(|(asked, _, _)| asked == request) else {
+            return Proven::Unasked;
+        };
+        let (request, purpose, _) = source.asked.swap_remove(at);
+        let Some(tree) = self.trees.get_mut(&request.pieces_root) else {
+            return Proven::Unasked;
+        };
+        if !tree.tree.proves(&request, hashes) {
+            self.wanted.push_front((request, purpose));
+            return Proven::False;
+        }
+        let base = hashes.get(..request.length as usize).unwrap_or_default();
+        match purpose {
+            Purpose::Blocks(piece) => Proven::Blocks(piece, base.to_vec()),
+            Purpose::Layer => tree.add_run(&request, base),
+        }
+    }
+
+    /// The answer to somebody's request; None: reject it.
+    pub(crate) fn answer(&mut self, request: &HashRequest) -> Option<Vec<Sha256Hash>> {
+        if !self.built.contains_key(&request.pieces_root) {
+            self.build(request.pieces_root)?;
+        }
+        self.built.get(&request.pieces_root)?.answer(request)
+    }
+
+    fn build(&mut self, root: Sha256Hash) -> Option<()> {
+        let tree = self.trees.get(&root)?;
+        let layer = match &tree.layer {
+            Layer::Root => vec![root],
+            Layer::Metainfo => self.metainfo.piece_layers.get(&root)?.clone(),
+            Layer::Partial(_) => return None,
+            Layer::Fetched(layer) => layer.clone(),
+        };
+        let hashes = 2 * layer.len() as u64;
+        let built = PieceTree::new(tree.tree, layer)?;
+        if self.built_hashes + hashes > TREE_HASHES {
+            self.built.clear();
+            self.built_hashes = 0;
+        }
+        self.built_hashes += hashes;
+        self.built.insert(root, built);
+        Some(())
+    }
+
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut seen = BTreeSet::new();
+        let asked =
+            self.sources.values().flat_map(|source| &source.asked).map(|(request, purpose, _)| (request, purpose));
+        for (request, purpose) in asked.chain(self.wanted.iter().map(|(request, purpose)| (request, purpose))) {
+            let key = (request.pieces_root, request.base_layer, request.index);
+            if *purpose == Purpose::Layer && !seen.insert(key) {
+                return Err(format!("layers: {request:?} is asked of two peers"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Tree {
+    /// The number in its file of a piece of the torrent.
+    fn number_of(&self, piece: PieceIndex) -> Option<u32> {
+        self.pieces.iter().find(|range| range.contains(&piece.0)).map(|range| piece.0 - range.start)
+    }
+
+    fn is_partial(&self) -> bool {
+        matches!(self.layer, Layer::Partial(_))
+    }
+
+    fn add_run(&mut self, request: &HashRequest, base: &[Sha256Hash]) -> Proven {
+        let Layer::Partial(runs) = &mut self.layer else {
+            return Proven::Part;
+        };
+        // The last run is asked for in a power of two: what is past the file is padding.
+        let real = self.tree.pieces().saturating_sub(u64::from(request.index));
+        let real = usize::try_from(real).unwrap_or(usize::MAX).min(base.len());
+        runs.insert(request.index, base.get(..real).unwrap_or_default().to_vec());
+        let known: u64 = runs.values().map(|run| run.len() as u64).sum();
+        if known < self.tree.pieces() {
+            return Proven::Part;
+        }
+        let layer: Vec<Sha256Hash> = std::mem::take(runs).into_values().flatten().collect();
+        self.layer = Layer::Fetched(layer.clone());
+        Proven::Layer(request.pieces_root, layer, self.pieces.clone())
+    }
+}
+
+impl Source {
+    fn lapse(&mut self, wanted: &mut VecDeque<(HashRequest, Purpose)>, now: Instant) {
+        self.rests_until = self.rests_until.filter(|until| *until > now);
+        let late = |(_, _, at): &(HashRequest, Purpose, Instant)| now.saturating_duration_since(*at) >= ASK_TIMEOUT;
+        if !self.asked.iter().any(late) {
+            return;
+        }
+        self.rests_until = Some(now + ASK_AGAIN);
+        wanted.extend(self.asked.drain(..).map(|(request, purpose, _)| (request, purpose)));
+    }
+}

@@ -1,0 +1,205 @@
+//! What is asked besides blocks, in both directions: the info dictionary (BEP 9) and hashes of trees (BEP 52).
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use obt_wire::Sha256Hash;
+use obt_wire::extension::{METADATA_PIECE, MetadataMessage, metadata_piece_size, metadata_pieces};
+use obt_wire::peer::{HashRequest, Message};
+
+use super::Swarm;
+use crate::action::Action;
+use crate::event::PeerKey;
+use crate::layers::Proven;
+use crate::limits::METADATA_TWICE;
+use crate::metadata::Gathered;
+use crate::session::{Allowance, Offence, Session};
+use crate::stats::Phase;
+
+impl Swarm {
+    /// Asks whoever is to be asked, as of now.
+    pub(super) fn ask(&mut self, now: Instant) {
+        self.due.ask = None;
+        match self.phase {
+            Phase::Metadata => self.ask_metadata(now),
+            Phase::Downloading | Phase::Seeding => self.ask_hashes(now),
+            _ => {}
+        }
+    }
+
+    fn ask_metadata(&mut self, now: Instant) {
+        let Some(metadata) = &mut self.metadata else {
+            return;
+        };
+        let requests = metadata.requests(now);
+        self.due.ask = metadata.due();
+        for (peer, piece) in requests {
+            self.send_metadata(peer, &MetadataMessage::Request { piece }, now);
+        }
+    }
+
+    fn ask_hashes(&mut self, now: Instant) {
+        let Some(torrent) = &mut self.torrent else {
+            return;
+        };
+        let requests = torrent.layers.requests(now);
+        self.due.ask = torrent.layers.due();
+        for (peer, request) in requests {
+            self.send(peer, Message::HashRequest(request), now);
+        }
+    }
+
+    fn send_metadata(&mut self, peer: PeerKey, message: &MetadataMessage, now: Instant) {
+        let mut payload = Vec::new();
+        message.encode(&mut payload);
+        self.send_extension(peer, |ids| ids.ut_metadata, payload.into(), now);
+    }
+
+    // Metadata.
+
+    pub(super) fn metadata_message(
+        &mut self,
+        peer: PeerKey,
+        message: MetadataMessage,
+        now: Instant,
+    ) -> Result<(), Offence> {
+        match message {
+            MetadataMessage::Request { piece } => self.metadata_request(peer, piece, now),
+            MetadataMessage::Data { piece, total_size, payload } => {
+                self.metadata_data(peer, piece, total_size, payload, now)
+            }
+            MetadataMessage::Reject { piece } => {
+                self.idle_message(peer, now)?;
+                if let Some(metadata) = &mut self.metadata {
+                    metadata.rejected(peer, piece, now);
+                    self.chores.ask = true;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn metadata_request(&mut self, peer: PeerKey, piece: u32, now: Instant) -> Result<(), Offence> {
+        let Some(session) = self.sessions.get_mut(&peer) else {
+            return Ok(());
+        };
+        let info = self.torrent.as_ref().map(|torrent| torrent.metainfo.info.bytes.clone());
+        let answer = info.and_then(|info| metadata_piece(&info, piece)).filter(|answer| {
+            let MetadataMessage::Data { total_size, .. } = answer else { return false };
+            session.may_ask_metadata(*total_size, now)
+        });
+        if answer.is_none() {
+            session.idle_message(now)?;
+        }
+        self.send_metadata(peer, &answer.unwrap_or(MetadataMessage::Reject { piece }), now);
+        Ok(())
+    }
+
+    fn metadata_data(
+        &mut self,
+        peer: PeerKey,
+        piece: u32,
+        size: u32,
+        payload: Bytes,
+        now: Instant,
+    ) -> Result<(), Offence> {
+        let Some(metadata) = self.metadata.as_mut().filter(|_| self.phase == Phase::Metadata) else {
+            // Others were asked for it too.
+            return self.idle_message(peer, now);
+        };
+        self.chores.ask = true;
+        match metadata.data(peer, piece, size, payload, now) {
+            Gathered::Part => Ok(()),
+            Gathered::Unasked => self.idle_message(peer, now),
+            Gathered::Lie(liar) => {
+                self.ban(liar, now);
+                Ok(())
+            }
+            Gathered::Whole(info) => {
+                self.phase = Phase::Preparing;
+                self.metadata = None;
+                self.due.ask = None;
+                self.actions.push_back(Action::MetadataReady { info });
+                Ok(())
+            }
+        }
+    }
+
+    // Hashes.
+
+    pub(super) fn hash_request(&mut self, peer: PeerKey, request: HashRequest, now: Instant) -> Result<(), Offence> {
+        let Some(session) = self.sessions.get_mut(&peer) else {
+            return Ok(());
+        };
+        session.needs_v2()?;
+        // An unchoked peer's hashes take from what it would get in blocks.
+        let bytes = u64::from(request.length).saturating_mul(Sha256Hash::LEN as u64);
+        let allowed = if session.choked {
+            session.hash_requests.take(now)
+        } else {
+            bytes <= u64::from(METADATA_PIECE) && self.upload.take_all(bytes, now)
+        };
+        let answer = match &mut self.torrent {
+            Some(torrent) if allowed => torrent.layers.answer(&request),
+            _ => None,
+        };
+        if answer.is_none() {
+            session.idle_message(now)?;
+        }
+        let message = answer.map_or(Message::HashReject(request), |hashes| Message::Hashes(request, hashes));
+        self.send(peer, message, now);
+        Ok(())
+    }
+
+    pub(super) fn hashes(
+        &mut self,
+        peer: PeerKey,
+        request: &HashRequest,
+        hashes: &[Sha256Hash],
+        now: Instant,
+    ) -> Result<(), Offence> {
+        let (Some(session), Some(torrent)) = (self.sessions.get_mut(&peer), &mut self.torrent) else {
+            return Err(Offence("hashes that nobody asked for"));
+        };
+        session.needs_v2()?;
+        self.chores.ask = true;
+        match torrent.layers.answered(peer, request, hashes) {
+            Proven::Part => {}
+            Proven::Unasked => return session.unasked_block(),
+            Proven::False => self.ban(peer, now),
+            Proven::Layer(root, hashes, pieces) => self.layer_ready(root, hashes, pieces, now),
+            Proven::Blocks(piece, hashes) => {
+                let digests: Vec<[u8; 32]> = hashes.iter().map(|hash| hash.0).collect();
+                self.resolve_blame(piece, &digests, now);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn hash_reject(&mut self, peer: PeerKey, request: &HashRequest, now: Instant) -> Result<(), Offence> {
+        let (Some(session), Some(torrent)) = (self.sessions.get_mut(&peer), &mut self.torrent) else {
+            return Err(Offence("a reject of nothing"));
+        };
+        session.needs_v2()?;
+        if !torrent.layers.rejected(peer, request, now) {
+            session.idle_message(now)?;
+        }
+        self.chores.ask = true;
+        Ok(())
+    }
+}
+
+fn metadata_piece(info: &Bytes, piece: u32) -> Option<MetadataMessage> {
+    let total_size = u32::try_from(info.len()).ok()?;
+    let begin = piece.checked_mul(METADATA_PIECE)? as usize;
+    let size = metadata_piece_size(piece, total_size)? as usize;
+    Some(MetadataMessage::Data { piece, total_size, payload: info.slice(begin..begin + size) })
+}
+
+impl Session {
+    /// Whether another piece of an info dictionary of `size` bytes may be sent: the whole of it twice in a minute.
+    fn may_ask_metadata(&mut self, size: u32, now: Instant) -> bool {
+        let twice = 2 * metadata_pieces(size).max(1);
+        self.metadata_requests.get_or_insert_with(|| Allowance::new(twice, METADATA_TWICE / twice, now)).take(now)
+    }
+}

@@ -1,0 +1,288 @@
+//! Connections come and go: whom we let in, which of two to the same peer stays, whom we connect to.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use obt_wire::PeerId;
+use obt_wire::peer::Message;
+
+use super::Swarm;
+use crate::action::{Action, CloseReason};
+use crate::event::{Direction, PeerKey};
+use crate::limits::{CONNECTIONS_PER_ADDRESS, DEPARTED, DUPLICATE_YOUNG, STRIKES, STRIKES_SPREAD, USELESS};
+use crate::peer_list::Parting;
+use crate::session::Session;
+use crate::stats::Phase;
+
+/// Which of two connections to one peer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goes {
+    Old,
+    New,
+    /// Neither yet: the other side decides.
+    Neither,
+}
+
+impl Swarm {
+    pub(super) fn connected(&mut self, mut session: Session, now: Instant) {
+        let peer = session.key;
+        if session.direction == Direction::Outgoing {
+            self.peers.connected(session.addr);
+        }
+        if let Err(reason) = self.admit(&mut session, now) {
+            self.turn_away(&session, reason, now);
+            return;
+        }
+        let extensions = session.extensions;
+        self.sessions.insert(peer, session);
+        self.chores.connect = true;
+        if extensions {
+            self.send_extension_handshake(peer, now);
+        }
+        self.introduce(peer, now);
+        self.tick_within(now);
+    }
+
+    /// Whether a new connection may stay; one that it replaces is closed.
+    fn admit(&mut self, session: &mut Session, now: Instant) -> Result<(), CloseReason> {
+        if !self.is_running() {
+            return Err(CloseReason::Stopping);
+        }
+        if session.peer_id == self.config.peer_id {
+            return Err(CloseReason::Ourselves);
+        }
+        if self.peers.is_banned(session.addr, now) {
+            return Err(CloseReason::Banned);
+        }
+        let same_host = self.sessions.values().filter(|other| other.addr.ip() == session.addr.ip()).count();
+        if same_host >= CONNECTIONS_PER_ADDRESS {
+            return Err(CloseReason::Full);
+        }
+        self.settle_duplicates(session, now)?;
+        if self.sessions.len() >= self.config.connections {
+            return Err(CloseReason::Full);
+        }
+        Ok(())
+    }
+
+    /// Closes the other connections to the same peer, or says that the new one goes. The one that stays inherits the
+    /// address at which the peer can be reached.
+    fn settle_duplicates(&mut self, new: &mut Session, now: Instant) -> Result<(), CloseReason> {
+        let ours = self.config.peer_id;
+        let mut gone = Vec::new();
+        let mut undecided = 0;
+        for old in self.sessions.values_mut().filter(|old| old.peer_id == new.peer_id) {
+            match which_goes(ours, old, new, now) {
+                Goes::Old => gone.push(old.key),
+                Goes::Neither => undecided += 1,
+                Goes::New => {
+                    if old.listens.is_none() {
+                        old.listens = new.listens.take();
+                    }
+                    return Err(CloseReason::Duplicate);
+                }
+            }
+        }
+        if undecided > 1 {
+            return Err(CloseReason::Duplicate);
+        }
+        for old in gone {
+            if new.listens.is_none() {
+                new.listens = self.sessions.get_mut(&old).and_then(|old| old.listens.take());
+            }
+            self.close(old, CloseReason::Duplicate, now);
+        }
+        Ok(())
+    }
+
+    fn turn_away(&mut self, session: &Session, reason: CloseReason, now: Instant) {
+        match (session.listens, reason) {
+            (Some(addr), CloseReason::Ourselves) => self.peers.ourselves(addr),
+            (Some(addr), _) => self.peers.disconnected(addr, Parting::Fruitless, now),
+            (None, _) => {}
+        }
+        self.closing.insert(session.key);
+        self.actions.push_back(Action::Close { peer: session.key, reason });
+        self.chores.connect = true;
+    }
+
+    /// Closes a connection of ours; nothing that it says counts from here on.
+    pub(super) fn close(&mut self, peer: PeerKey, reason: CloseReason, now: Instant) {
+        if !self.sessions.contains_key(&peer) {
+            return;
+        }
+        self.forget(peer, reason, now);
+        self.closing.insert(peer);
+        self.actions.push_back(Action::Close { peer, reason });
+    }
+
+    pub(super) fn disconnected(&mut self, peer: PeerKey, now: Instant) {
+        self.closing.remove(&peer);
+        self.forget(peer, CloseReason::NotUseful, now);
+        self.check_stopped();
+    }
+
+    fn forget(&mut self, peer: PeerKey, reason: CloseReason, now: Instant) {
+        let Some(session) = self.sessions.remove(&peer) else {
+            return;
+        };
+        if let Some(torrent) = &mut self.torrent {
+            torrent.picker.peer_left(peer, session.has());
+            torrent.layers.remove_source(peer);
+        }
+        if let Some(metadata) = &mut self.metadata {
+            metadata.remove_source(peer);
+        }
+        self.choker.peer_left(peer);
+        if session.interested && !session.choked {
+            self.slot_freed(now);
+        }
+        self.departed.push_back((peer, session.reached_at()));
+        if self.departed.len() > DEPARTED {
+            self.departed.pop_front();
+        }
+        if let Some(addr) = session.listens {
+            self.peers.disconnected(addr, self.parting(&session, reason), now);
+        }
+        self.chores.refill = true;
+        self.chores.ask = true;
+        self.chores.connect = true;
+    }
+
+    fn parting(&self, session: &Session, reason: CloseReason) -> Parting {
+        if self.phase == Phase::Seeding && session.wants_nothing() {
+            return Parting::BothComplete;
+        }
+        let welcome = matches!(reason, CloseReason::NotUseful | CloseReason::Idle | CloseReason::Duplicate);
+        if welcome && session.was_useful() { Parting::Useful } else { Parting::Fruitless }
+    }
+
+    /// What a fresh connection is told about our pieces, and what we make of what it told already.
+    pub(super) fn introduce(&mut self, peer: PeerKey, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&peer) else {
+            return;
+        };
+        let Some(torrent) = &mut self.torrent else {
+            if session.fast {
+                self.send(peer, Message::HaveNone, now);
+            }
+            return;
+        };
+        let have = &torrent.have;
+        let message = match (session.fast, have.count()) {
+            (true, 0) => Some(Message::HaveNone),
+            (false, 0) => None,
+            (true, count) if count == have.len() => Some(Message::HaveAll),
+            _ => Some(Message::Bitfield(bytes::Bytes::copy_from_slice(have.as_wire()))),
+        };
+        // A new session has told nothing, so there is nothing that could be wrong.
+        let _ = session.claims.torrent_known(have.len());
+        torrent.picker.peer_joined(peer, session.has());
+        if session.v2 {
+            torrent.layers.add_source(peer);
+            self.chores.ask = true;
+        }
+        if let Some(message) = message {
+            self.send(peer, message, now);
+        }
+    }
+
+    // Whom we connect to.
+
+    fn has_room(&self) -> bool {
+        self.is_running()
+            && self.peers.connecting() < self.config.half_open
+            && self.sessions.len() + self.peers.connecting() < self.config.connections
+    }
+
+    pub(super) fn connect(&mut self, now: Instant) {
+        while self.has_room() {
+            let Some(addr) = self.peers.next(now) else {
+                return;
+            };
+            self.actions.push_back(Action::Connect { addr });
+        }
+    }
+
+    pub(super) fn connect_due(&self) -> Option<Instant> {
+        if self.has_room() { self.peers.due() } else { None }
+    }
+
+    pub(super) fn connect_failed(&mut self, addr: SocketAddr, now: Instant) {
+        self.peers.failed(addr, now);
+        self.chores.connect = true;
+    }
+
+    /// Both sides have all that they want: the connection serves nobody.
+    pub(super) fn drop_if_complete(&mut self, peer: PeerKey, now: Instant) {
+        let useless = self.phase == Phase::Seeding
+            && self.sessions.get(&peer).is_some_and(|session| session.wants_nothing() && session.useful_pieces == 0);
+        if useless {
+            self.close(peer, CloseReason::NotUseful, now);
+        }
+    }
+
+    /// Where every place is taken and somebody else waits, the connection that was useless for longest goes.
+    pub(super) fn make_room(&mut self, now: Instant) {
+        if self.sessions.len() < self.config.connections || self.peers.untried() == 0 {
+            return;
+        }
+        let useless = |session: &&Session| {
+            let old = now.saturating_duration_since(session.joined) >= USELESS;
+            old && !session.interested && !session.interesting
+        };
+        if let Some(peer) = self.sessions.values().find(useless).map(|session| session.key) {
+            self.close(peer, CloseReason::NotUseful, now);
+        }
+    }
+
+    // Liars.
+
+    /// A peer is proven to have sent a bad block. One may be an accident of its disk or the network; who does it again,
+    /// or never sent anything good, is banned.
+    pub(super) fn convict(&mut self, peer: PeerKey, now: Instant) {
+        let Some(addr) = self.address_of(peer) else {
+            return;
+        };
+        let good = self.sessions.get(&peer).map_or(0, |session| session.good_blocks);
+        let (strikes, liars) = self.peers.strike(addr);
+        // Where everybody sends a bad block now and then, the network does it.
+        let spread = liars >= STRIKES_SPREAD.0 && good >= u64::from(strikes) * STRIKES_SPREAD.1;
+        if good == 0 || (strikes >= STRIKES && !spread) {
+            self.ban(peer, now);
+        }
+    }
+
+    /// Refuses the peer and its address from here on.
+    pub(super) fn ban(&mut self, peer: PeerKey, now: Instant) {
+        if let Some(addr) = self.address_of(peer) {
+            self.peers.ban(addr, now);
+            self.close(peer, CloseReason::Banned, now);
+        }
+    }
+
+    /// Where a peer is or was reached.
+    pub(super) fn address_of(&self, peer: PeerKey) -> Option<SocketAddr> {
+        let session = self.sessions.get(&peer).map(Session::reached_at);
+        session.or_else(|| self.departed.iter().rev().find(|(key, _)| *key == peer).map(|(_, addr)| *addr))
+    }
+}
+
+/// Which of two connections to the same peer goes; both sides come to the same answer. An old connection that is alive
+/// stays, lest somebody who knows a peer's id cut it off.
+fn which_goes(ours: PeerId, old: &Session, new: &Session, now: Instant) -> Goes {
+    let young = now.saturating_duration_since(old.joined) < DUPLICATE_YOUNG;
+    let alive = now.saturating_duration_since(old.last_heard) < DUPLICATE_YOUNG;
+    match (young, alive) {
+        (false, true) => return Goes::New,
+        (false, false) => return Goes::Old,
+        (true, _) => {}
+    }
+    if old.direction == new.direction {
+        // Whoever opened both closes one.
+        return if new.direction == Direction::Outgoing { Goes::New } else { Goes::Neither };
+    }
+    let ours_stays = ours > new.peer_id;
+    let new_is_ours = new.direction == Direction::Outgoing;
+    if new_is_ours == ours_stays { Goes::Old } else { Goes::New }
+}

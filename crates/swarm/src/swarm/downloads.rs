@@ -1,0 +1,498 @@
+//! What we get from others: which blocks are asked of whom, what becomes of those that come, and of whole pieces.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use obt_wire::peer::{Message, PieceHeader, Request};
+use obt_wire::{BLOCK_SIZE, Block, PieceIndex, Sha256Hash};
+
+use super::Swarm;
+use crate::action::{Action, CloseReason};
+use crate::event::{PeerKey, Verdict};
+use crate::limits::{ASK_AGAIN, FROM_ADDRESSES};
+use crate::picker::{Asker, Received};
+use crate::pipeline::Arrival;
+use crate::session::{Offence, Session};
+use crate::stats::Phase;
+use crate::torrent::Torrent;
+
+impl Swarm {
+    // Asking.
+
+    /// Asks a peer for as many blocks as it should owe, if it serves us.
+    pub(super) fn fill(&mut self, peer: PeerKey, now: Instant) {
+        if self.paused || self.phase != Phase::Downloading {
+            return;
+        }
+        let (Some(session), Some(torrent)) = (self.sessions.get_mut(&peer), &mut self.torrent) else {
+            return;
+        };
+        if session.useful_pieces == 0 || (session.choking && session.allowed_fast.is_empty()) {
+            return;
+        }
+        let room = session.pipeline.room();
+        if room == 0 {
+            return;
+        }
+        let mut peek = self.download;
+        let block = u64::from(BLOCK_SIZE);
+        let granted = usize::try_from(peek.take(room as u64 * block, now) / block).unwrap_or(usize::MAX);
+        if granted < room {
+            let next = self.download.next(block * (granted as u64 + 1), now);
+            self.due.rate = self.due.rate.into_iter().chain(next).min();
+        }
+        let asker = Asker {
+            peer,
+            has: session.claims.served(),
+            rate: session.pipeline.rate(now),
+            only: session.choking.then_some(session.allowed_fast.as_slice()),
+        };
+        self.picked.clear();
+        torrent.picker.pick(&asker, granted, &mut self.picked);
+        self.download.take(self.picked.len() as u64 * block, now);
+        session.hungry = self.picked.len() < room;
+        self.chores.short |= self.picked.len() < granted;
+        for block in &self.picked {
+            session.pipeline.sent(*block, now);
+            let message = Message::Request(request_for(torrent, *block));
+            self.actions.push_back(Action::Send { peer, message });
+        }
+        if !self.picked.is_empty() {
+            session.last_sent = now;
+            self.tick_within(now);
+        }
+    }
+
+    /// Asks those that could be asked for more than there was.
+    pub(super) fn refill(&mut self, now: Instant) {
+        let hungry: Vec<PeerKey> =
+            self.sessions.values().filter(|session| session.hungry).map(|session| session.key).collect();
+        for peer in hungry {
+            self.fill(peer, now);
+        }
+    }
+
+    /// Asks everybody, after something changed that concerns all.
+    pub(super) fn ask_everybody(&mut self, now: Instant) {
+        let peers: Vec<PeerKey> = self.sessions.keys().copied().collect();
+        for peer in peers {
+            self.fill(peer, now);
+        }
+    }
+
+    /// Makes room in the buffers where they hold peers up.
+    pub(super) fn spill(&mut self, now: Instant) {
+        let Some(torrent) = &mut self.torrent else {
+            return;
+        };
+        let mut spilled = false;
+        while let Some(piece) = torrent.picker.spill_candidate() {
+            torrent.picker.spilled(piece);
+            self.actions.push_back(Action::Spill { piece });
+            spilled = true;
+        }
+        if spilled {
+            self.refill(now);
+        }
+    }
+
+    /// We do not want this block of this peer any more.
+    pub(super) fn cancel(&mut self, peer: PeerKey, block: Block, now: Instant) {
+        let (Some(session), Some(torrent)) = (self.sessions.get_mut(&peer), &self.torrent) else {
+            return;
+        };
+        if session.pipeline.cancelled(block) {
+            session.hungry = true;
+            session.taken_back(1);
+            let request = request_for(torrent, block);
+            self.send(peer, Message::Cancel(request), now);
+        }
+    }
+
+    /// Requests that are late go to others.
+    pub(super) fn take_late(&mut self, peer: PeerKey, now: Instant) {
+        let (Some(session), Some(torrent)) = (self.sessions.get_mut(&peer), &mut self.torrent) else {
+            return;
+        };
+        if session.refused_at.is_some_and(|at| now.saturating_duration_since(at) >= ASK_AGAIN) {
+            session.refused_at = None;
+            session.claims.forgive();
+            session.hungry = true;
+        }
+        if session.pipeline.outstanding() == 0 {
+            return;
+        }
+        torrent.picker.set_rate(peer, session.pipeline.rate(now));
+        if session.pipeline.next_timeout().is_none_or(|at| at > now) {
+            return;
+        }
+        let mut late = Vec::new();
+        let picker = &torrent.picker;
+        session.pipeline.take_late(|block| picker.has_other_source(block.piece), &mut late, now);
+        session.taken_back(late.len());
+        session.hungry = true;
+        for block in late {
+            torrent.picker.release(peer, block);
+            let message = Message::Cancel(request_for(torrent, block));
+            session.last_sent = now;
+            self.actions.push_back(Action::Send { peer, message });
+        }
+        self.chores.refill = true;
+    }
+
+    // Choked and unchoked.
+
+    pub(super) fn choked_by(&mut self, peer: PeerKey, now: Instant) -> Result<(), Offence> {
+        let Some(session) = self.sessions.get_mut(&peer) else {
+            return Ok(());
+        };
+        session.idle_message(now)?;
+        session.choking = true;
+        // With BEP 6 each request is rejected or answered; without, all are void.
+        if !session.fast {
+            let mut void = Vec::new();
+            session.pipeline.choked(&mut void);
+            session.taken_back(void.len());
+            if let Some(torrent) = &mut self.torrent {
+                for block in void {
+                    torrent.picker.release(peer, block);
+                }
+            }
+            self.chores.refill = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn unchoked_by(&mut self, peer: PeerKey, now: Instant) -> Result<(), Offence> {
+        let Some(session) = self.sessions.get_mut(&peer) else {
+            return Ok(());
+        };
+        session.idle_message(now)?;
+        session.choking = false;
+        session.refused_at = None;
+        session.claims.forgive();
+        self.fill(peer, now);
+        Ok(())
+    }
+
+    pub(super) fn rejected(&mut self, peer: PeerKey, request: Request, now: Instant) -> Result<(), Offence> {
+        let (Some(session), Some(torrent)) = (self.sessions.get_mut(&peer), &mut self.torrent) else {
+            return Err(Offence("a reject of nothing"));
+        };
+        let Some(block) = torrent.geometry().block(request.piece, request.begin, request.length) else {
+            return session.stray_reject();
+        };
+        if !session.pipeline.rejected(block) {
+            return session.stray_reject();
+        }
+        torrent.picker.release(peer, block);
+        session.hungry = true;
+        self.chores.refill = true;
+        if session.choking {
+            session.allowed_fast.retain(|piece| *piece != block.piece);
+            return Ok(());
+        }
+        session.claims.refuses(block.piece);
+        session.refused_at.get_or_insert(now);
+        session.rejected()
+    }
+
+    // Blocks.
+
+    pub(super) fn block(&mut self, peer: PeerKey, header: PieceHeader, now: Instant) {
+        if let Err(Offence(rule)) = self.take_block(peer, header, now) {
+            self.close(peer, CloseReason::Misbehaved(rule), now);
+        }
+    }
+
+    fn take_block(&mut self, peer: PeerKey, header: PieceHeader, now: Instant) -> Result<(), Offence> {
+        self.downloaded.add(u64::from(header.length), now);
+        let (Some(session), Some(torrent)) = (self.sessions.get_mut(&peer), &mut self.torrent) else {
+            self.wasted += u64::from(header.length);
+            let known = self.sessions.contains_key(&peer);
+            return if known { Err(Offence("a block of a torrent that is not known yet")) } else { Ok(()) };
+        };
+        session.last_heard = now;
+        let Some(block) = torrent.geometry().block(header.piece, header.begin, header.length) else {
+            self.wasted += u64::from(header.length);
+            return Err(Offence("bytes that are no block of this torrent"));
+        };
+        if session.pipeline.received(block, header.length, now) == Arrival::Unasked {
+            self.wasted += u64::from(header.length);
+            return session.unasked_block();
+        }
+        session.answered();
+        match torrent.picker.received(peer, block) {
+            Received::Unwanted => self.wasted += u64::from(header.length),
+            Received::Accepted { piece_full, cancel } => {
+                self.actions.push_back(Action::Accept { block });
+                if piece_full {
+                    let digests = torrent.blame.is_suspect(block.piece.0);
+                    self.actions.push_back(Action::Verify { piece: block.piece, digests });
+                }
+                for other in cancel {
+                    self.cancel(other, block, now);
+                    self.fill(other, now);
+                }
+            }
+        }
+        self.fill(peer, now);
+        Ok(())
+    }
+
+    pub(super) fn block_progress(&mut self, peer: PeerKey, now: Instant) {
+        if let Some(session) = self.sessions.get_mut(&peer) {
+            session.last_heard = now;
+            session.pipeline.progress(now);
+        }
+    }
+
+    // Pieces.
+
+    pub(super) fn verified(&mut self, piece: PieceIndex, verdict: &Verdict, digests: &[[u8; 32]], now: Instant) {
+        let Some(torrent) = &self.torrent else {
+            return;
+        };
+        if torrent.geometry().piece(piece.0).is_none() || torrent.have.has(piece) {
+            return;
+        }
+        match verdict {
+            Verdict::Good => self.piece_good(piece, digests, now),
+            Verdict::Bad => self.piece_bad(piece, digests, now),
+            Verdict::Inconsistent => self.inconsistent(piece, now),
+        }
+        self.chores.refill = true;
+    }
+
+    fn piece_good(&mut self, piece: PieceIndex, digests: &[[u8; 32]], now: Instant) {
+        let Some(torrent) = &mut self.torrent else {
+            return;
+        };
+        let senders = torrent.picker.senders(piece);
+        let wanted = torrent.wanted.has(piece);
+        torrent.picker.verified(piece);
+        torrent.have.set(piece);
+        self.fetched = true;
+        self.credit(piece, &senders);
+        self.resolve_blame(piece, digests, now);
+        self.tell_have(piece, wanted, now);
+        self.update_phase(now);
+    }
+
+    /// Notes whose blocks turned out good.
+    fn credit(&mut self, piece: PieceIndex, senders: &[PeerKey]) {
+        let Some(torrent) = &self.torrent else {
+            return;
+        };
+        let mut shares: BTreeMap<PeerKey, (u64, u64)> = BTreeMap::new();
+        for (index, sender) in (0..).zip(senders) {
+            let share = shares.entry(*sender).or_default();
+            share.0 += 1;
+            share.1 += u64::from(torrent.geometry().block_size(Block { piece, index }));
+        }
+        for (peer, (blocks, bytes)) in shares {
+            if let Some(session) = self.sessions.get_mut(&peer) {
+                session.good_blocks += blocks;
+            }
+            if let Some(addr) = self.address_of(peer) {
+                self.count_from(addr, bytes);
+            }
+        }
+    }
+
+    fn count_from(&mut self, addr: SocketAddr, bytes: u64) {
+        if let Some((_, total)) = self.from.iter_mut().find(|(from, _)| *from == addr) {
+            *total += bytes;
+        } else if self.from.len() < FROM_ADDRESSES {
+            self.from.push((addr, bytes));
+        }
+    }
+
+    /// Tells everybody who lacks the piece, and counts it out with those who have it.
+    fn tell_have(&mut self, piece: PieceIndex, wanted: bool, now: Instant) {
+        let Self { sessions, actions, .. } = self;
+        for (peer, session) in sessions.iter_mut() {
+            if session.has().has(piece) {
+                session.useful_pieces -= u32::from(wanted);
+                if session.useful_pieces == 0 && session.interesting {
+                    session.interesting = false;
+                    session.last_sent = now;
+                    actions.push_back(Action::Send { peer: *peer, message: Message::NotInterested });
+                }
+            } else {
+                session.last_sent = now;
+                actions.push_back(Action::Send { peer: *peer, message: Message::Have(piece.0) });
+            }
+        }
+    }
+
+    fn piece_bad(&mut self, piece: PieceIndex, digests: &[[u8; 32]], now: Instant) {
+        let Some(torrent) = &mut self.torrent else {
+            return;
+        };
+        self.wasted += u64::from(torrent.geometry().piece_size(piece));
+        let senders = torrent.picker.failed(piece);
+        let guilty = torrent.blame.failed(piece.0, &senders, digests);
+        if guilty.is_none() && torrent.blame.is_suspect(piece.0) {
+            torrent.layers.want_blocks(piece);
+            self.chores.ask = true;
+        }
+        if let Some(peer) = guilty {
+            self.convict(peer, now);
+        }
+    }
+
+    /// The digests of the piece's blocks are known: whoever sent others lied.
+    pub(super) fn resolve_blame(&mut self, piece: PieceIndex, digests: &[[u8; 32]], now: Instant) {
+        let Some(torrent) = &mut self.torrent else {
+            return;
+        };
+        torrent.layers.forget_blocks(piece);
+        if digests.is_empty() || !torrent.blame.is_suspect(piece.0) {
+            return;
+        }
+        for peer in torrent.blame.resolve(piece.0, digests) {
+            self.convict(peer, now);
+        }
+    }
+
+    /// A file's piece hashes are here: its pieces can be fetched.
+    pub(super) fn layer_ready(
+        &mut self,
+        pieces_root: Sha256Hash,
+        hashes: Vec<Sha256Hash>,
+        pieces: Vec<std::ops::Range<u32>>,
+        now: Instant,
+    ) {
+        self.actions.push_back(Action::PieceLayerReady { pieces_root, hashes });
+        if let Some(torrent) = &mut self.torrent {
+            for range in pieces {
+                torrent.picker.set_verifiable(range);
+            }
+        }
+        self.ask_everybody(now);
+    }
+
+    pub(super) fn store_failed(&mut self, piece: PieceIndex) {
+        if let Some(torrent) = self.torrent.as_mut().filter(|torrent| !torrent.have.has(piece)) {
+            torrent.picker.store_failed(piece);
+            self.chores.refill = true;
+        }
+    }
+
+    pub(super) fn disk_resumed(&mut self) {
+        self.paused = false;
+        for session in self.sessions.values_mut() {
+            session.hungry = true;
+        }
+        self.chores.refill = true;
+    }
+
+    /// Pieces that are gone are not wanted either, until the user says so: fetching them would overwrite what somebody
+    /// has made of the file.
+    pub(super) fn withdrawn(&mut self, pieces: &[PieceIndex], now: Instant) {
+        let Some(torrent) = &mut self.torrent else {
+            return;
+        };
+        let mut wanted = torrent.wanted.clone();
+        let mut lost = Vec::new();
+        for piece in pieces {
+            wanted.clear(*piece);
+            if torrent.have.clear(*piece) {
+                torrent.picker.withdraw(*piece);
+                lost.push(*piece);
+            }
+        }
+        self.wanted_changed(wanted, now);
+        self.tell_lost(&lost, now);
+    }
+
+    // Interest.
+
+    /// Another peer has one more piece.
+    pub(super) fn peer_gained(&mut self, peer: PeerKey, piece: PieceIndex, now: Instant) {
+        let (Some(session), Some(torrent)) = (self.sessions.get_mut(&peer), &mut self.torrent) else {
+            return;
+        };
+        torrent.picker.peer_have(peer, piece);
+        if torrent.is_missing(piece) {
+            session.useful_pieces += 1;
+            session.hungry = true;
+            self.update_interest(peer, now);
+            self.fill(peer, now);
+        }
+    }
+
+    /// Counts anew what a peer could send us, and says whether we are interested.
+    pub(super) fn recount(&mut self, peer: PeerKey, now: Instant) {
+        if let (Some(session), Some(torrent)) = (self.sessions.get_mut(&peer), &self.torrent) {
+            session.useful_pieces = torrent.useful(session.has());
+            self.update_interest(peer, now);
+        }
+    }
+
+    pub(super) fn recount_useful(&mut self, now: Instant) {
+        let peers: Vec<PeerKey> = self.sessions.keys().copied().collect();
+        for peer in peers {
+            self.recount(peer, now);
+        }
+    }
+
+    fn update_interest(&mut self, peer: PeerKey, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&peer) else {
+            return;
+        };
+        let interesting = session.useful_pieces > 0;
+        if std::mem::replace(&mut session.interesting, interesting) != interesting {
+            let message = if interesting { Message::Interested } else { Message::NotInterested };
+            self.send(peer, message, now);
+        }
+    }
+
+    /// What is missing may have changed: whether we download or seed.
+    pub(super) fn update_phase(&mut self, now: Instant) {
+        let Some(torrent) = &self.torrent else {
+            return;
+        };
+        let done = torrent.picker.is_done();
+        match (self.phase, done) {
+            (Phase::Downloading, true) => self.completed(now),
+            (Phase::Seeding, false) => {
+                self.phase = Phase::Downloading;
+                self.peers.unpark(now);
+                self.tell_upload_only(now);
+                self.chores.connect = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// Everything that is wanted is here.
+    pub(super) fn completed(&mut self, now: Instant) {
+        self.phase = Phase::Seeding;
+        self.actions.push_back(Action::Completed);
+        if self.fetched {
+            self.announcer.completed();
+            self.announce(now);
+        }
+        self.tell_upload_only(now);
+        let peers: Vec<PeerKey> = self.sessions.keys().copied().collect();
+        for peer in peers {
+            self.drop_if_complete(peer, now);
+        }
+        self.slot_freed(now);
+        self.chores.connect = true;
+    }
+}
+
+fn request_for(torrent: &Torrent, block: Block) -> Request {
+    Request { piece: block.piece.0, begin: block.begin(), length: torrent.geometry().block_size(block) }
+}
+
+impl Session {
+    /// Requests were taken back without an answer: as many rejects may come out of turn.
+    fn taken_back(&mut self, requests: usize) {
+        self.stray_rejects_due += requests as u64;
+    }
+}

@@ -1,0 +1,229 @@
+//! What others get from us: who is unchoked, which requests are taken, when their blocks go out.
+
+use std::time::Instant;
+
+use obt_wire::peer::{Message, Request};
+use obt_wire::{Geometry, PieceIndex};
+
+use super::Swarm;
+use crate::action::{Action, CloseReason};
+use crate::choker::{Choking, PeerView, Role};
+use crate::event::PeerKey;
+use crate::limits::{CHOKE_SOON, REQUEST_BYTES};
+use crate::session::Offence;
+use crate::stats::Phase;
+
+impl Swarm {
+    // Choking.
+
+    pub(super) fn choke_due(&self) -> Option<Instant> {
+        if self.sessions.is_empty() || self.torrent.is_none() {
+            return None;
+        }
+        let next = self.choker.next_rechoke();
+        Some(self.due.choke.map_or(next, |soon| soon.min(next)))
+    }
+
+    /// An unchoked peer needs its slot no more: another gets it soon, though not as often as peers may come and go.
+    pub(super) fn slot_freed(&mut self, now: Instant) {
+        self.due.choke.get_or_insert(now + CHOKE_SOON);
+    }
+
+    pub(super) fn interested(&mut self, peer: PeerKey, now: Instant) -> Result<(), Offence> {
+        let Some(session) = self.sessions.get_mut(&peer) else {
+            return Ok(());
+        };
+        session.idle_message(now)?;
+        session.interested = true;
+        self.consider_unchoke(peer, now);
+        Ok(())
+    }
+
+    /// Unchokes an interested peer where a slot is free.
+    pub(super) fn consider_unchoke(&mut self, peer: PeerKey, now: Instant) {
+        let waits = self.sessions.get(&peer).is_some_and(|session| session.interested && session.choked);
+        let serving = matches!(self.phase, Phase::Downloading | Phase::Seeding);
+        if !waits || !serving {
+            return;
+        }
+        let unchoked = self.sessions.values().filter(|session| session.interested && !session.choked).count();
+        if self.choker.unchoke_at_once(peer, unchoked, now) {
+            self.unchoke(peer, now);
+        }
+    }
+
+    pub(super) fn not_interested(&mut self, peer: PeerKey, now: Instant) -> Result<(), Offence> {
+        let Some(session) = self.sessions.get_mut(&peer) else {
+            return Ok(());
+        };
+        session.idle_message(now)?;
+        let had_slot = session.interested && !session.choked;
+        session.interested = false;
+        if had_slot {
+            self.slot_freed(now);
+        }
+        Ok(())
+    }
+
+    pub(super) fn rechoke(&mut self, now: Instant) {
+        self.due.choke = None;
+        let role = if self.phase == Phase::Downloading { Role::Leeching } else { Role::Seeding };
+        let views: Vec<PeerView> = self
+            .sessions
+            .values()
+            .map(|session| PeerView {
+                peer: session.key,
+                interested: session.interested,
+                unchoked: !session.choked,
+                received_rate: session.pipeline.rate(now),
+                sent_rate: session.sent.rate(now),
+                snubbed: session.pipeline.is_snubbed(),
+                joined: session.joined,
+            })
+            .collect();
+        for (peer, choking) in self.choker.rechoke(role, &views, &mut self.rng, now) {
+            match choking {
+                Choking::Choke => self.choke(peer, now),
+                Choking::Unchoke => self.unchoke(peer, now),
+            }
+        }
+    }
+
+    fn unchoke(&mut self, peer: PeerKey, now: Instant) {
+        if let Some(session) = self.sessions.get_mut(&peer) {
+            session.choked = false;
+            session.uploads.unchoked();
+            self.send(peer, Message::Unchoke, now);
+        }
+    }
+
+    fn choke(&mut self, peer: PeerKey, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&peer) else {
+            return;
+        };
+        session.choked = true;
+        let fast = session.fast;
+        let waiting = session.uploads.clear();
+        self.send(peer, Message::Choke, now);
+        // Without BEP 6 the choke says it all.
+        for request in waiting.filter(|_| fast) {
+            self.send(peer, Message::Reject(request), now);
+        }
+    }
+
+    // Requests.
+
+    pub(super) fn request(&mut self, peer: PeerKey, request: Request, now: Instant) -> Result<(), Offence> {
+        let Some(session) = self.sessions.get_mut(&peer) else {
+            return Ok(());
+        };
+        let fast = session.fast;
+        let valid = self.torrent.as_ref().is_some_and(|torrent| {
+            in_torrent(torrent.geometry(), &request) && torrent.have.has(PieceIndex(request.piece))
+        });
+        let taken = if !valid {
+            session.invalid_request()?;
+            false
+        } else if session.choked || !matches!(self.phase, Phase::Downloading | Phase::Seeding) {
+            session.uploads.refuse()?;
+            false
+        } else {
+            session.uploads.push(request)?
+        };
+        if taken {
+            self.pump(peer, now);
+        } else if fast {
+            self.send(peer, Message::Reject(request), now);
+        }
+        Ok(())
+    }
+
+    pub(super) fn cancel_request(&mut self, peer: PeerKey, request: Request, now: Instant) -> Result<(), Offence> {
+        let Some(session) = self.sessions.get_mut(&peer) else {
+            return Ok(());
+        };
+        if !session.uploads.cancel(request) {
+            // It may have been answered meanwhile.
+            return session.idle_message(now);
+        }
+        if session.fast {
+            self.send(peer, Message::Reject(request), now);
+        }
+        Ok(())
+    }
+
+    /// Hands the peer's requests to the shell, as far as it is not busy with it and the rate allows.
+    fn pump(&mut self, peer: PeerKey, now: Instant) {
+        while self.pump_one(peer, now) {}
+    }
+
+    /// Hands one request to the shell; false where nothing more goes.
+    fn pump_one(&mut self, peer: PeerKey, now: Instant) -> bool {
+        let (Some(session), Some(torrent)) = (self.sessions.get_mut(&peer), &self.torrent) else {
+            return false;
+        };
+        let Some(request) = session.uploads.next(session.sent.rate(now)) else {
+            return false;
+        };
+        if !torrent.have.has(PieceIndex(request.piece)) {
+            session.uploads.drop_next();
+            if session.fast {
+                self.send(peer, Message::Reject(request), now);
+            }
+            return true;
+        }
+        if !self.upload.take_all(u64::from(request.length), now) {
+            let next = self.upload.next(u64::from(request.length), now);
+            self.due.rate = self.due.rate.into_iter().chain(next).min();
+            return false;
+        }
+        session.uploads.sent();
+        session.last_sent = now;
+        self.actions.push_back(Action::Upload { peer, request });
+        true
+    }
+
+    /// The rate lets more through: one block for each peer in turn, beginning with another one each time.
+    pub(super) fn pump_all(&mut self, now: Instant) {
+        let waits: Vec<PeerKey> =
+            self.sessions.values().filter(|session| session.uploads.is_waiting()).map(|session| session.key).collect();
+        if waits.is_empty() {
+            return;
+        }
+        let first = self.rng.usize(..waits.len());
+        let mut turn: Vec<PeerKey> = waits.iter().cycle().skip(first).take(waits.len()).copied().collect();
+        while !turn.is_empty() {
+            turn.retain(|peer| self.pump_one(*peer, now));
+        }
+    }
+
+    pub(super) fn uploaded(&mut self, peer: PeerKey, bytes: u32, now: Instant) {
+        self.uploaded.add(u64::from(bytes), now);
+        if let Some(session) = self.sessions.get_mut(&peer) {
+            session.sent.add(u64::from(bytes), now);
+            session.uploads.uploaded();
+            session.last_sent = now;
+            self.pump(peer, now);
+        }
+    }
+
+    /// The block could not be read: who has BEP 6 is told; anybody else would wait for it, and has to ask others.
+    pub(super) fn upload_failed(&mut self, peer: PeerKey, piece: PieceIndex, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&peer) else {
+            return;
+        };
+        let request = session.uploads.failed(piece.0);
+        match request {
+            Some(request) if session.fast => {
+                self.send(peer, Message::Reject(request), now);
+                self.pump(peer, now);
+            }
+            Some(_) => self.close(peer, CloseReason::NotUseful, now),
+            None => {}
+        }
+    }
+}
+
+fn in_torrent(geometry: &Geometry, request: &Request) -> bool {
+    request.length <= REQUEST_BYTES && geometry.in_piece(request.piece, request.begin, request.length)
+}
