@@ -58,6 +58,11 @@ pub enum FinishError {
     },
     /// Something else has the final name.
     Occupied,
+    /// Somebody else changed a file.
+    Changed {
+        /// Which.
+        file: FileIndex,
+    },
     /// The rename or the sync of the folder failed.
     Disk(Fault),
 }
@@ -72,8 +77,8 @@ pub enum Event {
         /// What its files look like after the write.
         stamps: Vec<(FileIndex, Stamp)>,
     },
-    /// Unverified blocks were written.
-    Spilled {
+    /// Files were written to, and nothing is to be claimed for it: unverified blocks, a write that failed half-way.
+    Touched {
         /// What their files look like after the write.
         stamps: Vec<(FileIndex, Stamp)>,
     },
@@ -238,7 +243,7 @@ impl Ledger {
         }
         Self {
             note_stamps: journal.is_none_or(|(_, record)| record.stamps != stamps),
-            note_pieces: journal.is_none_or(|(_, record)| record.pieces != synced),
+            note_pieces: journal.is_some_and(|(_, record)| record.pieces != synced),
             unsynced_bytes: if unsynced.is_empty() { 0 } else { SYNC_BYTES },
             layout,
             wanted,
@@ -277,7 +282,7 @@ impl Ledger {
     pub fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Stored { piece, stamps } => self.stored_piece(piece, &stamps, now),
-            Event::Spilled { stamps } => self.note(&stamps),
+            Event::Touched { stamps } => self.note(&stamps),
             Event::WriteFailed { fault } => self.pause(fault, now),
             Event::Rechecked { file, stamp, lost } => self.rechecked(file, stamp, lost, now),
             Event::Synced(result) => self.on_synced(result, now),

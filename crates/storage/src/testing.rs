@@ -32,6 +32,7 @@ pub(crate) fn info(version: Version, sizes: &[(u64, FileKind)], geometry: Geomet
         private: false,
         files: files.collect(),
         geometry,
+        symlinks: 0,
         pieces: Vec::new(),
         hashes: InfoHashes { v1: Some(Sha1Hash([1; 20])), v2: Some(Sha256Hash([2; 32])) },
         bytes: Bytes::new(),

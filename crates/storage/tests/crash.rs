@@ -35,6 +35,7 @@ fn layout() -> Layout {
         private: false,
         files: files.collect(),
         geometry: Geometry::contiguous(SIZES.iter().sum(), PIECE).unwrap(),
+        symlinks: 0,
         pieces: Vec::new(),
         hashes: InfoHashes { v1: Some(Sha1Hash([1; 20])), v2: None },
         bytes: Bytes::new(),
@@ -182,7 +183,7 @@ impl World {
             }
             5 if !self.have.has(piece) && !renamed => {
                 let stamps = self.disk.write(&self.layout, piece, false);
-                self.tell(Event::Spilled { stamps });
+                self.tell(Event::Touched { stamps });
             }
             6 => {
                 self.now += Duration::from_secs(5);
