@@ -2,13 +2,19 @@
 //!
 //! A shell moves bytes and runs actions; what to do is decided in `swarm`, `storage`, `tracker` and `catalogue`.
 
-pub mod buffers;
-pub mod disk;
-pub mod api_types;
-pub mod config;
-pub mod limits;
 pub mod announce;
+pub mod api_types;
+pub mod buffers;
+pub mod config;
+pub mod control;
+pub mod disk;
+pub mod hash;
+pub mod limits;
 mod net;
 pub mod node;
 pub mod rates;
+pub mod requester;
+pub mod sharer;
+pub mod state;
 pub mod torrent;
+pub mod tracker_client;

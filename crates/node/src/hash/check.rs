@@ -1,0 +1,174 @@
+//! Data against a torrent: for `verify`, and for adopting a torrent that somebody published.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use obt_storage::journal::Stamp;
+use obt_wire::metainfo::{FileKind, Metainfo, Version};
+use obt_wire::{Bitfield, PieceIndex};
+
+use super::pieces::{Laid, OnShort, PieceHashes, hash_all};
+use super::{HashError, Watch, proof, stamp_of};
+use crate::disk::Proof;
+
+/// What data is worth to a torrent.
+#[derive(Debug)]
+pub struct Checked {
+    /// The pieces that are whole.
+    pub have: Bitfield,
+    /// Each data file of the torrent, in its order.
+    pub files: Vec<CheckedFile>,
+}
+
+/// What a file is worth to a torrent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedFile {
+    /// Below the torrent's folder, `/`-separated.
+    pub path: String,
+    /// Bytes that it should have.
+    pub size: u64,
+    /// What is there; None where nothing is.
+    pub stamp: Option<Stamp>,
+    /// Whether it has its size and all of its pieces are whole.
+    pub good: bool,
+}
+
+impl Checked {
+    /// What spares hashing the same data again.
+    #[must_use]
+    pub fn proof(&self, metainfo: &Metainfo) -> Proof {
+        let stamps: Vec<Option<Stamp>> = self.files.iter().map(|file| file.stamp).collect();
+        proof(metainfo, &self.have, &stamps)
+    }
+
+    /// Whether it is all there.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.files.iter().all(|file| file.good)
+    }
+}
+
+/// Hashes what lies at `root`, the file or folder itself, against `metainfo`. Files that are missing, short or
+/// unreadable are bad, not an error. Blocks; call it on a thread of its own.
+///
+/// # Errors
+/// [`HashError::Cancelled`]; [`HashError::NotData`] where a v2 torrent lacks the hashes of its pieces.
+pub fn check(root: &Path, metainfo: &Metainfo, watch: &Watch) -> Result<Checked, HashError> {
+    let info = &metainfo.info;
+    let place =
+        |path: &[String]| if info.single_file { root.to_owned() } else { root.join(path.iter().collect::<PathBuf>()) };
+    let data = info.files.iter().map(|file| (file.kind == FileKind::Data).then(|| place(&file.path)));
+    let paths: Vec<Option<PathBuf>> = data.map(|path| path.filter(|path| is_plain(path))).collect();
+    watch.set_total(info.size());
+    let laid = Laid { files: &info.files, paths: &paths, geometry: &info.geometry, version: info.version };
+    let stamp =
+        |path: &Option<PathBuf>| path.as_ref().and_then(|path| fs::metadata(path).ok()).map(|found| stamp_of(&found));
+    let before: Vec<Option<Stamp>> = paths.iter().map(stamp).collect();
+    let hashed = hash_all(&laid, OnShort::Skip, watch)?;
+    let expected = Expected::new(metainfo);
+    let mut have = Bitfield::empty(info.geometry.pieces());
+    for (piece, hashes) in info.geometry.all().zip(hashed) {
+        if hashes.is_some_and(|hashes| expected.matches(piece, &hashes)) {
+            have.set(piece);
+        }
+    }
+    let mut files = Vec::new();
+    for (number, file) in info.data_files() {
+        let before = before.get(number).copied().flatten();
+        let unchanged = paths.get(number).is_some_and(|path| stamp(path) == before);
+        let stamp = before;
+        let length = u64::from(info.geometry.piece_length());
+        let whole = (file.offset / length..(file.offset + file.size).div_ceil(length))
+            .all(|piece| file.size == 0 || u32::try_from(piece).is_ok_and(|piece| have.has(PieceIndex(piece))));
+        let good = whole && unchanged && stamp.is_some_and(|stamp| stamp.size == file.size);
+        files.push(CheckedFile { path: file.path.join("/"), size: file.size, stamp, good });
+    }
+    Ok(Checked { have, files })
+}
+
+/// A pipe or device must not be opened: that could wait for ever, or act.
+fn is_plain(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+}
+
+/// What the pieces of a torrent should hash to.
+struct Expected<'a> {
+    metainfo: &'a Metainfo,
+    /// By piece; empty for v1, and zeros where the layer is missing.
+    v2: Vec<Option<obt_wire::Sha256Hash>>,
+}
+
+impl<'a> Expected<'a> {
+    fn new(metainfo: &'a Metainfo) -> Self {
+        let info = &metainfo.info;
+        let mut v2 = Vec::new();
+        if info.version != Version::V1 {
+            for (_, file) in info.data_files() {
+                let pieces = usize::try_from(file.size.div_ceil(u64::from(info.geometry.piece_length()))).unwrap_or(0);
+                let layer = file.pieces_root.and_then(|root| metainfo.piece_layers.get(&root));
+                match layer {
+                    Some(layer) => v2.extend(layer.iter().copied().map(Some)),
+                    None if pieces == 1 => v2.push(file.pieces_root),
+                    None => v2.extend(std::iter::repeat_n(None, pieces)),
+                }
+            }
+        }
+        Self { metainfo, v2 }
+    }
+
+    /// Every hash that the torrent has for a piece must match, and there must be one.
+    fn matches(&self, piece: PieceIndex, hashes: &PieceHashes) -> bool {
+        let v1 = self.metainfo.info.pieces.get(piece.0 as usize).map(|expected| *expected == hashes.v1);
+        let v2 = self.v2.get(piece.0 as usize).copied().flatten().map(|expected| expected == hashes.v2);
+        v1 != Some(false) && v2 != Some(false) && (v1.is_some() || v2.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{MakeOptions, make};
+    use super::*;
+
+    fn sample(version: Version) -> (tempfile::TempDir, Metainfo) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("sub")).unwrap();
+        fs::write(folder.path().join("a"), vec![1; 70_000]).unwrap();
+        fs::write(folder.path().join("sub/b"), vec![2; 50_000]).unwrap();
+        fs::write(folder.path().join("sub/empty"), b"").unwrap();
+        let options = MakeOptions { version, piece_length: Some(16_384) };
+        let metainfo = make(folder.path(), "x", options, &Watch::default()).unwrap().metainfo;
+        (folder, metainfo)
+    }
+
+    #[test]
+    fn what_was_hashed_is_whole_in_every_version() {
+        for version in [Version::V1, Version::V2, Version::Hybrid] {
+            let (folder, metainfo) = sample(version);
+            let checked = check(folder.path(), &metainfo, &Watch::default()).unwrap();
+            assert!(checked.is_complete(), "{version:?}");
+            assert!(checked.have.is_full(), "{version:?}");
+        }
+    }
+
+    #[test]
+    fn one_wrong_byte_is_found_in_its_file_alone() {
+        let (folder, metainfo) = sample(Version::Hybrid);
+        let mut bytes = fs::read(folder.path().join("sub/b")).unwrap();
+        bytes[20_000] ^= 1;
+        fs::write(folder.path().join("sub/b"), bytes).unwrap();
+        let checked = check(folder.path(), &metainfo, &Watch::default()).unwrap();
+        let good: Vec<bool> = checked.files.iter().map(|file| file.good).collect();
+        assert_eq!(good, [true, false, true]);
+        assert_eq!(checked.have.count(), checked.have.len() - 1);
+    }
+
+    #[test]
+    fn missing_short_and_long_files_are_bad_and_no_error() {
+        let (folder, metainfo) = sample(Version::V1);
+        fs::remove_file(folder.path().join("sub/empty")).unwrap();
+        fs::write(folder.path().join("a"), vec![1; 69_999]).unwrap();
+        fs::write(folder.path().join("sub/b"), vec![2; 50_001]).unwrap();
+        let checked = check(folder.path(), &metainfo, &Watch::default()).unwrap();
+        assert!(checked.files.iter().all(|file| !file.good));
+    }
+}

@@ -1,0 +1,258 @@
+//! From a NAME and a tracker to the torrent that is meant: the first half of `get`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use obt_catalogue::names::{Name, NameArgument, Selector, Target};
+use obt_wire::metainfo::Metainfo;
+use obt_wire::{InfoHashes, Sha1Hash, Sha256Hash};
+use thiserror::Error;
+
+use crate::api_types::{Item, ItemVersion, LastHeld};
+use crate::torrent::TorrentStats;
+use crate::tracker_client::{TrackerClient, TrackerError};
+
+/// What a NAME means at a tracker.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// As the catalogue has it.
+    pub item: Item,
+    /// The checked name.
+    pub name: Name,
+    /// The file or folder inside it, as path components; None is all of it.
+    pub inner: Option<Vec<String>>,
+    /// Its torrent, whose hash is the item's.
+    pub metainfo: Arc<Metainfo>,
+    /// The .torrent file.
+    pub torrent: Bytes,
+}
+
+/// Why a NAME means nothing.
+#[derive(Debug, Error)]
+pub enum ResolveError {
+    /// The tracker did not answer, or refused.
+    #[error(transparent)]
+    Tracker(#[from] TrackerError),
+    /// The catalogue has no such name.
+    #[error("nobody shares {name:?}: the catalogue of {tracker} has no such name")]
+    Unknown {
+        /// As it was typed.
+        name: String,
+        /// Which tracker.
+        tracker: String,
+    },
+    /// The name is there, this version or hash is not.
+    #[error("{name:?} has no version {selector}")]
+    NoVersion {
+        /// The item.
+        name: String,
+        /// `@2`, `@<hash>`.
+        selector: String,
+    },
+    /// The item is there, this file in it is not.
+    #[error("{name:?} holds no {inner:?}")]
+    NoInner {
+        /// The item.
+        name: String,
+        /// What was asked for inside.
+        inner: String,
+    },
+    /// What the tracker sent as .torrent is none.
+    #[error("the tracker's .torrent of {name:?} is unusable: {reason}")]
+    BadTorrent {
+        /// The item.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl ResolveError {
+    /// What a person can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Tracker(error) => error.hint(),
+            Self::Unknown { .. } => Some("`obt find HOST PORT` lists what there is".into()),
+            Self::NoVersion { .. } => Some("leave the version out for the newest".into()),
+            Self::NoInner { .. } => Some("`obt find HOST PORT --json` lists the files of an item".into()),
+            Self::BadTorrent { .. } => None,
+        }
+    }
+}
+
+/// Asks `client` what `argument` means: the exact name, or the longest item that is a prefix of its path.
+///
+/// # Errors
+/// See [`ResolveError`].
+pub async fn resolve(client: &TrackerClient, argument: &NameArgument) -> Result<Resolved, ResolveError> {
+    let mut seen = BTreeMap::<Name, Option<Item>>::new();
+    let target = loop {
+        match argument.read(|name| seen.get(name).map(Option::is_some).ok_or_else(|| name.clone())) {
+            Ok(target) => break target,
+            Err(unseen) => {
+                let item = client.item(&unseen, &Selector::Newest).await?;
+                seen.insert(unseen, item);
+            }
+        }
+    };
+    let unknown = || ResolveError::Unknown { name: argument.text().to_owned(), tracker: client.address().to_string() };
+    let Target { name, selector, inner } = target.ok_or_else(unknown)?;
+    let newest = seen.remove(&name).flatten().ok_or_else(unknown)?;
+    let item = match &selector {
+        Selector::Newest => newest,
+        _ => client
+            .item(&name, &selector)
+            .await?
+            .ok_or_else(|| ResolveError::NoVersion { name: name.to_string(), selector: selector.to_string() })?,
+    };
+    let (metainfo, torrent) = fetch_torrent(client, &name, &item).await?;
+    if let Selector::Hash(prefix) = &selector
+        && !prefix.matches(&metainfo.info.hashes)
+    {
+        return Err(TrackerError::WrongTorrent { tracker: client.address().clone() }.into());
+    }
+    let inner = inner.map(|inner| inside(&metainfo, &name, &inner)).transpose()?;
+    Ok(Resolved { item, name, inner, metainfo, torrent })
+}
+
+/// The item's version `selector`, resolved like a whole name: for a `get` that goes on with the version it began.
+///
+/// # Errors
+/// See [`ResolveError`].
+pub async fn resolve_version(
+    client: &TrackerClient,
+    earlier: &Resolved,
+    selector: &Selector,
+) -> Result<Option<Resolved>, ResolveError> {
+    let Some(item) = client.item(&earlier.name, selector).await? else {
+        return Ok(None);
+    };
+    let (metainfo, torrent) = fetch_torrent(client, &earlier.name, &item).await?;
+    Ok(Some(Resolved { item, metainfo, torrent, ..earlier.clone() }))
+}
+
+/// Which version of the item `torrent` is, a .torrent that an earlier `get` began with; None where it is none of them.
+#[must_use]
+pub fn version_of(resolved: &Resolved, torrent: &[u8]) -> Option<u32> {
+    let hashes = Metainfo::parse(torrent).ok()?.info.hashes;
+    if hashes == resolved.metainfo.info.hashes {
+        return Some(resolved.item.version);
+    }
+    let same = |version: &&ItemVersion| {
+        let ItemVersion { info_hash_v1, info_hash_v2, .. } = version;
+        parse_hashes(info_hash_v1.as_deref(), info_hash_v2.as_deref()) == Some(hashes)
+    };
+    resolved.item.versions.iter().find(same).map(|version| version.version)
+}
+
+async fn fetch_torrent(
+    client: &TrackerClient,
+    name: &Name,
+    item: &Item,
+) -> Result<(Arc<Metainfo>, Bytes), ResolveError> {
+    let torrent = client.torrent(name, &Selector::Version(item.version)).await?;
+    let bad = |reason: String| ResolveError::BadTorrent { name: name.to_string(), reason };
+    let metainfo = Metainfo::parse(&torrent).map_err(|error| bad(error.to_string()))?;
+    if item_hashes(item) != Some(metainfo.info.hashes) {
+        return Err(TrackerError::WrongTorrent { tracker: client.address().clone() }.into());
+    }
+    Ok((Arc::new(metainfo), torrent))
+}
+
+/// The info-hashes of an item; None where its JSON holds none or something else.
+#[must_use]
+pub fn item_hashes(item: &Item) -> Option<InfoHashes> {
+    parse_hashes(item.info_hash_v1.as_deref(), item.info_hash_v2.as_deref())
+}
+
+fn parse_hashes(v1: Option<&str>, v2: Option<&str>) -> Option<InfoHashes> {
+    let v1 = v1.map(str::parse::<Sha1Hash>).transpose().ok()?;
+    let v2 = v2.map(str::parse::<Sha256Hash>).transpose().ok()?;
+    (v1.is_some() || v2.is_some()).then_some(InfoHashes { v1, v2 })
+}
+
+fn inside(metainfo: &Metainfo, name: &Name, inner: &str) -> Result<Vec<String>, ResolveError> {
+    let path: Vec<String> = inner.split('/').map(str::to_owned).collect();
+    let found = !metainfo.info.single_file && metainfo.info.files.iter().any(|file| file.path.starts_with(&path));
+    if !found {
+        return Err(ResolveError::NoInner { name: name.to_string(), inner: inner.to_owned() });
+    }
+    Ok(path)
+}
+
+/// Whether anybody is there to fetch from: a complete peer, or several that may have it all together.
+#[must_use]
+pub fn is_held(item: &Item) -> bool {
+    item.holders > 0 || item.downloaders > 0
+}
+
+/// "Nobody has it", with who had it last.
+#[must_use]
+pub fn nobody_has(item: &Item) -> String {
+    let last = match &item.last_held {
+        Some(LastHeld { address, at }) => format!("; {address} had it last, at {at}"),
+        None => String::new(),
+    };
+    format!("nobody has {:?} at the moment{last}", item.name)
+}
+
+/// How long nobody may have anything for us before a download gives up: connects time out within it, a lease that is
+/// not renewed ends soon after, and a tracker is asked again within it.
+pub const NOBODY: Duration = Duration::from_secs(20);
+/// How long connected peers that have what we want may send nothing at all: longer than the silence after which a
+/// connection is closed, so that a queue at a slow seed is not taken for death.
+pub const NOTHING: Duration = Duration::from_secs(180);
+
+/// Whether anything will come of a download.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prospect {
+    /// Somebody has something for us, or had a moment ago.
+    Some,
+    /// Nobody has, for too long.
+    None,
+}
+
+/// Decides when a download that does not move is given up.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    nobody: Duration,
+    /// When somebody last had something for us.
+    hope: Instant,
+    /// When payload or metadata last came in.
+    moved: Instant,
+    received: u64,
+}
+
+impl Patience {
+    /// Gives up `nobody` after the last peer that had something for us.
+    #[must_use]
+    pub fn new(nobody: Duration, now: Instant) -> Self {
+        Self { nobody, hope: now, moved: now, received: 0 }
+    }
+
+    /// Takes a look at how the torrent stands.
+    pub fn look(&mut self, stats: &TorrentStats, now: Instant) -> Prospect {
+        let busy = stats.paused.is_some() || stats.swarm.as_ref().is_none_or(|swarm| swarm.left_bytes == 0);
+        if busy && stats.metainfo.is_some() {
+            // The disk is at work: hashing what is there, waiting for room, making the last pieces durable.
+            (self.hope, self.moved) = (now, now);
+            return Prospect::Some;
+        }
+        if let Some(swarm) = &stats.swarm {
+            let metadata = swarm.metadata.map_or(0, |(have, _)| u64::from(have));
+            let received = swarm.downloaded.saturating_add(metadata);
+            if received > self.received {
+                (self.received, self.moved, self.hope) = (received, now, now);
+            }
+            if swarm.peers.iter().any(|peer| !peer.snubbed && (peer.interesting || stats.metainfo.is_none())) {
+                self.hope = now;
+            }
+        }
+        let given_up = now.saturating_duration_since(self.hope) >= self.nobody
+            || now.saturating_duration_since(self.moved) >= NOTHING.max(self.nobody);
+        if given_up { Prospect::None } else { Prospect::Some }
+    }
+}

@@ -1,0 +1,298 @@
+//! From a path to an item that others can get: hash or recognise it, publish it or join those who hold it, serve it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use obt_catalogue::names::{Name, Selector};
+use obt_catalogue::signing::Keypair;
+use obt_swarm::{LocalAddresses, TrackerUrl};
+use obt_wire::Sha256Hash;
+use obt_wire::metainfo::Metainfo;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::api_types::Item;
+use crate::disk::Proof;
+use crate::hash::{HashError, MakeOptions, Watch, check, lists_same, make, still_holds};
+use crate::node::{Node, NodeError};
+use crate::requester::item_hashes;
+use crate::state::{StateError, StateFolder, write_private};
+use crate::torrent::{AddTorrent, Afterwards, Source, TorrentError, TorrentHandle};
+use crate::tracker_client::{Replace, TrackerClient, TrackerError};
+
+/// Why something cannot be shared.
+#[derive(Debug, Error)]
+pub enum ShareError {
+    /// The path cannot be read.
+    #[error("cannot share {}: {source}", .path.display())]
+    Path {
+        /// As it was given.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The data cannot be hashed.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    /// The tracker refused, or did not answer.
+    #[error(transparent)]
+    Tracker(#[from] TrackerError),
+    /// The name is new at the tracker, and there is no key to publish it with.
+    #[error("{name:?} is not in the catalogue of {tracker}, and publishing it there needs a key")]
+    NoKey {
+        /// The item.
+        name: String,
+        /// `HOST:PORT`.
+        tracker: String,
+    },
+    /// State and data lie in each other, or the state cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The data cannot be served.
+    #[error(transparent)]
+    Torrent(#[from] TorrentError),
+    /// The node takes nothing more.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+}
+
+impl ShareError {
+    /// What a person can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Tracker(error) => error.hint(),
+            Self::NoKey { .. } => {
+                Some("ask whoever runs it for a key (`obt tracker key add FILE`), and name it with --key-file".into())
+            }
+            Self::Hash(HashError::Changed(_)) => Some("share it once nothing writes to it any more".into()),
+            _ => None,
+        }
+    }
+}
+
+/// What is to be shared.
+#[derive(Debug, Clone)]
+pub struct ShareRequest {
+    /// A file or folder.
+    pub path: PathBuf,
+    /// The name to share it under.
+    pub name: Name,
+    /// Whether it may become the next version of a name that has other content.
+    pub replace: Replace,
+}
+
+/// Something that is shared.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// As the catalogue has it.
+    pub item: Item,
+    /// How it came to be shared.
+    pub how: How,
+    /// The torrent that serves it.
+    pub handle: TorrentHandle,
+    /// What lies in a shared folder and is neither file nor folder; it was left out.
+    pub skipped: Vec<PathBuf>,
+}
+
+/// How an item came to be shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// The catalogue has it from us.
+    Published,
+    /// Others had published the same bytes; we are one more holder.
+    Joined,
+}
+
+/// Shares paths through one tracker. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Sharer {
+    node: Node,
+    client: TrackerClient,
+    key: Option<Arc<Keypair>>,
+    state: StateFolder,
+}
+
+/// Data and the torrent that it is.
+struct Known {
+    metainfo: Arc<Metainfo>,
+    proof: Option<Proof>,
+    skipped: Vec<PathBuf>,
+}
+
+impl Sharer {
+    /// Shares through the tracker of `client`; without a key only what is published there already.
+    #[must_use]
+    pub fn new(node: Node, client: TrackerClient, key: Option<Keypair>, state: StateFolder) -> Self {
+        Self { node, client, key: key.map(Arc::new), state }
+    }
+
+    /// The tracker.
+    #[must_use]
+    pub fn client(&self) -> &TrackerClient {
+        &self.client
+    }
+
+    /// Shares a path: recognises what is published under its name, or publishes it, and serves it.
+    ///
+    /// # Errors
+    /// See [`ShareError`].
+    pub async fn share(&self, request: &ShareRequest, watch: Arc<Watch>) -> Result<Shared, ShareError> {
+        let path = fs::canonicalize(&request.path)
+            .map_err(|source| ShareError::Path { path: request.path.clone(), source })?;
+        self.state.check_apart(&path)?;
+        let memory = Memory::new(&self.state, &path, &request.name);
+        let published = self.published(&request.name).await?;
+        let known = match self.recognise(&path, &published, &memory, &watch).await? {
+            Some(known) => known,
+            None => hash(&path, &request.name, &watch).await?,
+        };
+        let (item, how) = self.item_of(request, &known.metainfo, &published).await?;
+        let handle = self.serve(path, &known).await?;
+        let (_, store) = handle.ready().await?;
+        memory.keep(&known.metainfo, &store.proof())?;
+        Ok(Shared { item, how, handle, skipped: known.skipped })
+    }
+
+    /// What the catalogue has under a name, all versions, the newest first.
+    async fn published(&self, name: &Name) -> Result<Vec<Item>, ShareError> {
+        let Some(newest) = self.client.item(name, &Selector::Newest).await? else {
+            return Ok(Vec::new());
+        };
+        let older: Vec<u32> = newest.versions.iter().map(|version| version.version).rev().collect();
+        let mut items = vec![newest];
+        for version in older.into_iter().take(VERSIONS) {
+            if items.iter().all(|item| item.version != version) {
+                items.extend(self.client.item(name, &Selector::Version(version)).await?);
+            }
+        }
+        Ok(items)
+    }
+
+    /// The data as a torrent that is known for it already: the one that was shared from this path before, or one that
+    /// somebody published under the same name.
+    async fn recognise(
+        &self,
+        path: &Path,
+        published: &[Item],
+        memory: &Memory,
+        watch: &Arc<Watch>,
+    ) -> Result<Option<Known>, ShareError> {
+        if let Some((metainfo, proof)) = memory.recall()
+            && (published.is_empty() || is_among(&metainfo, published))
+            && still_holds(&proof, path, &metainfo)?
+        {
+            return Ok(Some(Known { metainfo: Arc::new(metainfo), proof: Some(proof), skipped: Vec::new() }));
+        }
+        for item in published {
+            let name = item.name.parse::<Name>();
+            let Ok(name) = name else { continue };
+            let torrent = self.client.torrent(&name, &Selector::Version(item.version)).await?;
+            let Ok(metainfo) = Metainfo::parse(&torrent) else { continue };
+            if item_hashes(item) != Some(metainfo.info.hashes) || !lists_same(path, &metainfo)? {
+                continue;
+            }
+            let (path, watch) = (path.to_owned(), Arc::clone(watch));
+            let checked = blocking(move || check(&path, &metainfo, &watch).map(|checked| (checked, metainfo))).await?;
+            if let (checked, metainfo) = checked
+                && checked.is_complete()
+            {
+                let proof = checked.proof(&metainfo);
+                return Ok(Some(Known { metainfo: Arc::new(metainfo), proof: Some(proof), skipped: Vec::new() }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The catalogue's entry for `metainfo`: one that is there, or one that is made.
+    async fn item_of(
+        &self,
+        request: &ShareRequest,
+        metainfo: &Metainfo,
+        published: &[Item],
+    ) -> Result<(Item, How), ShareError> {
+        let same = |item: &&Item| item_hashes(item) == Some(metainfo.info.hashes);
+        if let Some(item) = published.iter().find(same) {
+            return Ok((item.clone(), How::Joined));
+        }
+        let name = &request.name;
+        let tracker = || self.client.address().to_string();
+        let key =
+            self.key.as_deref().ok_or_else(|| ShareError::NoKey { name: name.to_string(), tracker: tracker() })?;
+        let torrent = Bytes::from(metainfo.to_bytes());
+        let made = self.client.publish(name, torrent, request.replace, key).await?;
+        let item = self.client.item(name, &Selector::Version(made.version)).await?;
+        let vanished = || TrackerError::NotFound(format!("{name:?} was withdrawn a moment ago"));
+        Ok((item.ok_or_else(vanished)?, if made.existed { How::Joined } else { How::Published }))
+    }
+
+    async fn serve(&self, root: PathBuf, known: &Known) -> Result<TorrentHandle, ShareError> {
+        let hash = known.metainfo.info.hashes.primary();
+        if let Some(handle) = self.node.find(hash) {
+            return Ok(handle);
+        }
+        let source = Source::Existing { root, metainfo: Arc::clone(&known.metainfo), proof: known.proof.clone() };
+        Ok(self.node.add(AddTorrent {
+            source,
+            trackers: vec![TrackerUrl { url: format!("obt://{}", self.client.address()), tier: 0 }],
+            peers: Vec::new(),
+            local_addresses: LocalAddresses::Allowed,
+            afterwards: Afterwards::Seed,
+        })?)
+    }
+}
+
+/// Older versions that are compared with the data at most: each costs a hashing.
+const VERSIONS: usize = 4;
+
+fn is_among(metainfo: &Metainfo, items: &[Item]) -> bool {
+    items.iter().any(|item| item_hashes(item) == Some(metainfo.info.hashes))
+}
+
+async fn hash(path: &Path, name: &Name, watch: &Arc<Watch>) -> Result<Known, ShareError> {
+    let (path, name, watch) = (path.to_owned(), name.last_component().to_owned(), Arc::clone(watch));
+    let made = blocking(move || make(&path, &name, MakeOptions::default(), &watch)).await?;
+    let proof = made.proof();
+    Ok(Known { metainfo: Arc::new(made.metainfo), proof: Some(proof), skipped: made.skipped })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HashError> + Send + 'static,
+) -> Result<T, HashError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(HashError::Cancelled))
+}
+
+/// What was shared from a path under a name, kept so that the next start need not hash it.
+struct Memory {
+    torrent: PathBuf,
+    proof: PathBuf,
+}
+
+impl Memory {
+    fn new(state: &StateFolder, path: &Path, name: &Name) -> Self {
+        let mut id = Sha256::new();
+        id.update(path.as_os_str().as_encoded_bytes());
+        id.update([0]);
+        id.update(name.as_str());
+        let id = Sha256Hash(id.finalize().into()).to_string();
+        let folder = state.shares();
+        Self { torrent: folder.join(format!("{id}.torrent")), proof: folder.join(format!("{id}.proof")) }
+    }
+
+    fn recall(&self) -> Option<(Metainfo, Proof)> {
+        let torrent = fs::read(&self.torrent).ok()?;
+        let proof = fs::read(&self.proof).ok()?;
+        Some((Metainfo::parse(&torrent).ok()?, Proof::from_bytes(proof)))
+    }
+
+    fn keep(&self, metainfo: &Metainfo, proof: &Proof) -> Result<(), StateError> {
+        if let Some(folder) = self.torrent.parent() {
+            fs::create_dir_all(folder).map_err(StateError::io(folder))?;
+        }
+        write_private(&self.torrent, &metainfo.to_bytes())?;
+        write_private(&self.proof, proof.as_bytes())
+    }
+}

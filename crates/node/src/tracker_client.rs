@@ -1,0 +1,420 @@
+//! The catalogue of a tracker of ours, from the client's side: find, item, .torrent, publish, withdraw, peers.
+//!
+//! Plain HTTP to an address that the user typed, by hyper alone: a `get` of a small file must not pay for loading
+//! root certificates that it never uses. What comes back is bounded before it is read.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use obt_catalogue::names::{Name, Selector};
+use obt_catalogue::signing::{Call, Keypair, body_digest};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::api_types::{ErrorBody, ErrorDetail, Item, ItemPage, PeerList, Published, Status};
+
+/// Time for a connection to the tracker: "nobody has it" must come within 2 s where there is a tracker at all.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Time for a small answer, connect included.
+const ANSWER: Duration = Duration::from_secs(15);
+/// Time for a .torrent of the largest size in either direction, over a link of 5 Mbit/s.
+const TORRENT: Duration = Duration::from_secs(120);
+/// Largest JSON answer, bytes: a full item with 200,000 files of long names, or thousands of peers.
+const JSON_BYTES: usize = 64 << 20;
+/// Items asked for at once.
+const PAGE: u32 = 500;
+
+/// Characters of a name that may stand in a path as they are (RFC 3986 unreserved, and the slash between components).
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+/// The same of a query's value.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Where a tracker is, as a person types it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrackerAddress {
+    host: String,
+    port: u16,
+}
+
+/// A text that is not `HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0:?} is not HOST:PORT")]
+pub struct ParseAddressError(String);
+
+impl TrackerAddress {
+    /// A host name or address, and a port from 1 up.
+    ///
+    /// # Errors
+    /// Where no host could have that name.
+    pub fn new(host: &str, port: u16) -> Result<Self, ParseAddressError> {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let address = bare.parse::<Ipv6Addr>().is_ok();
+        let letters = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        let named = !host.is_empty() && host.len() <= 253 && host.bytes().all(letters);
+        if port == 0 || !(address || named) {
+            return Err(ParseAddressError(format!("{host}:{port}")));
+        }
+        Ok(Self { host: bare.to_owned(), port })
+    }
+
+    /// Name or address, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl fmt::Display for TrackerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+impl FromStr for TrackerAddress {
+    type Err = ParseAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
+        let wrong = || ParseAddressError(text.chars().take(80).collect());
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        if host.contains(':') && !host.starts_with('[') {
+            return Err(wrong());
+        }
+        if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(wrong());
+        }
+        Self::new(host, port.parse().map_err(|_| wrong())?).map_err(|_| wrong())
+    }
+}
+
+/// Why a tracker did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum TrackerError {
+    /// Nothing listens there, or the name does not resolve.
+    #[error("cannot reach the tracker at {tracker}: {reason}")]
+    Unreachable {
+        /// Which.
+        tracker: TrackerAddress,
+        /// The system's reason.
+        reason: String,
+    },
+    /// It did not answer in time.
+    #[error("the tracker at {tracker} does not answer")]
+    Silent {
+        /// Which.
+        tracker: TrackerAddress,
+    },
+    /// Something answers there that is no tracker of ours.
+    #[error("what answers at {tracker} is not an obt tracker: {reason}")]
+    Foreign {
+        /// Which.
+        tracker: TrackerAddress,
+        /// What is wrong with its answer.
+        reason: String,
+    },
+    /// It has no such name or version.
+    #[error("{0}")]
+    NotFound(String),
+    /// The name has other content.
+    #[error("{}", .0.message)]
+    Conflict(ErrorDetail),
+    /// It refused, and says why.
+    #[error("{}", .detail.message)]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What it said.
+        detail: ErrorDetail,
+    },
+    /// A .torrent whose info-hash is not the one that was asked for.
+    #[error("the tracker at {tracker} sent another torrent than it promised")]
+    WrongTorrent {
+        /// Which.
+        tracker: TrackerAddress,
+    },
+}
+
+impl TrackerError {
+    /// What a person can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { .. } => Some("check host and port, and that the tracker runs".into()),
+            Self::Silent { .. } => Some("the machine is overloaded, or something on the way drops packets".into()),
+            Self::Foreign { .. } => Some("the port of an obt tracker is 6969 unless it was told otherwise".into()),
+            Self::Conflict(detail) | Self::Refused { detail, .. } => detail.hint.clone(),
+            Self::NotFound(_) | Self::WrongTorrent { .. } => None,
+        }
+    }
+}
+
+/// A tracker of ours. Cheap to clone; connections are kept and reused.
+#[derive(Debug, Clone)]
+pub struct TrackerClient {
+    address: TrackerAddress,
+    http: Client<HttpConnector, Full<Bytes>>,
+}
+
+struct Answer {
+    status: StatusCode,
+    body: Bytes,
+}
+
+impl TrackerClient {
+    /// A client of the tracker at `address`; connects when it is first asked something.
+    #[must_use]
+    pub fn new(address: TrackerAddress) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT));
+        connector.set_nodelay(true);
+        Self { address, http: Client::builder(TokioExecutor::new()).build(connector) }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> &TrackerAddress {
+        &self.address
+    }
+
+    /// The tracker's state.
+    ///
+    /// # Errors
+    /// See [`TrackerError`].
+    pub async fn status(&self) -> Result<Status, TrackerError> {
+        self.json("/api/v1/status").await
+    }
+
+    /// At most `limit` items whose names match `text`; all of them where it is empty.
+    ///
+    /// # Errors
+    /// See [`TrackerError`].
+    pub async fn find(&self, text: &str, limit: usize) -> Result<Vec<Item>, TrackerError> {
+        let mut found = Vec::new();
+        let mut cursor = None::<String>;
+        while found.len() < limit {
+            let wanted = PAGE.min(u32::try_from(limit - found.len()).unwrap_or(PAGE));
+            let mut path = format!("/api/v1/items?limit={wanted}&q={}", utf8_percent_encode(text, QUERY));
+            if let Some(cursor) = &cursor {
+                path.push_str("&cursor=");
+                path.extend(utf8_percent_encode(cursor, QUERY));
+            }
+            let page: ItemPage = self.json(&path).await?;
+            let more = !page.items.is_empty();
+            found.extend(page.items);
+            match page.cursor {
+                Some(next) if more => cursor = Some(next),
+                _ => break,
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// The item of this very name, with all its files; None where there is no such name or version.
+    ///
+    /// # Errors
+    /// See [`TrackerError`].
+    pub async fn item(&self, name: &Name, selector: &Selector) -> Result<Option<Item>, TrackerError> {
+        match self.json(&format!("/api/v1/items/{}", spell(name, selector))).await {
+            Ok(item) => Ok(Some(item)),
+            Err(TrackerError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The .torrent of an item, unchecked.
+    ///
+    /// # Errors
+    /// See [`TrackerError`].
+    pub async fn torrent(&self, name: &Name, selector: &Selector) -> Result<Bytes, TrackerError> {
+        let path = format!("/items/{}.torrent", spell(name, selector));
+        let answer = self.ask(Method::GET, &path, Bytes::new(), None, TORRENT).await?;
+        self.accepted(answer)
+    }
+
+    /// Who is in the network.
+    ///
+    /// # Errors
+    /// See [`TrackerError`].
+    pub async fn peers(&self) -> Result<PeerList, TrackerError> {
+        self.json("/api/v1/peers").await
+    }
+
+    /// Publishes `torrent`, a .torrent file, under `name`.
+    ///
+    /// # Errors
+    /// [`TrackerError::Conflict`] where the name has other content; see [`TrackerError`].
+    pub async fn publish(
+        &self,
+        name: &Name,
+        torrent: Bytes,
+        replace: Replace,
+        key: &Keypair,
+    ) -> Result<Published, TrackerError> {
+        let mut path = format!("/api/v1/items/{}", spell(name, &Selector::Newest));
+        if replace == Replace::Yes {
+            path.push_str("?replace=true");
+        }
+        let answer = self.ask(Method::PUT, &path, torrent, Some(key), TORRENT).await?;
+        let body = self.accepted(answer)?;
+        self.parse(&body)
+    }
+
+    /// Withdraws `name`.
+    ///
+    /// # Errors
+    /// See [`TrackerError`].
+    pub async fn withdraw(&self, name: &Name, key: &Keypair) -> Result<(), TrackerError> {
+        let path = format!("/api/v1/items/{}", spell(name, &Selector::Newest));
+        let answer = self.ask(Method::DELETE, &path, Bytes::new(), Some(key), ANSWER).await?;
+        self.accepted(answer).map(|_| ())
+    }
+
+    async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, TrackerError> {
+        let answer = self.ask(Method::GET, path, Bytes::new(), None, ANSWER).await?;
+        let body = self.accepted(answer)?;
+        self.parse(&body)
+    }
+
+    fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, TrackerError> {
+        serde_json::from_slice(body).map_err(|error| self.foreign(&error))
+    }
+
+    fn foreign(&self, reason: &dyn fmt::Display) -> TrackerError {
+        TrackerError::Foreign { tracker: self.address.clone(), reason: reason.to_string() }
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        key: Option<&Keypair>,
+        patience: Duration,
+    ) -> Result<Answer, TrackerError> {
+        let asked = self.ask_patiently(method, path, body, key);
+        let silent = || TrackerError::Silent { tracker: self.address.clone() };
+        tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| Err(silent()))
+    }
+
+    async fn ask_patiently(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        key: Option<&Keypair>,
+    ) -> Result<Answer, TrackerError> {
+        let authority = self.address.to_string();
+        let mut request = Request::builder()
+            .method(method.clone())
+            .uri(format!("http://{authority}{path}"))
+            .header(HOST, &authority)
+            .header(CONTENT_TYPE, "application/x-bittorrent");
+        if let Some(key) = key {
+            let call = Call { method: method.as_str(), path_and_query: path, body_sha256: body_digest(&body) };
+            request = request.header(AUTHORIZATION, sign(key, &call).map_err(|error| self.foreign(&error))?);
+        }
+        let request = request.body(Full::new(body)).map_err(|error| self.foreign(&error))?;
+        let response = self.http.request(request).await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), JSON_BYTES).collect().await;
+        let body = body.map_err(|error| self.foreign(&error))?.to_bytes();
+        Ok(Answer { status, body })
+    }
+
+    fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> TrackerError {
+        if !error.is_connect() {
+            return self.foreign(&innermost(error));
+        }
+        TrackerError::Unreachable { tracker: self.address.clone(), reason: innermost(error).to_string() }
+    }
+
+    fn accepted(&self, answer: Answer) -> Result<Bytes, TrackerError> {
+        if answer.status.is_success() {
+            return Ok(answer.body);
+        }
+        let status = answer.status.as_u16();
+        let Ok(ErrorBody { error: detail }) = serde_json::from_slice::<ErrorBody>(&answer.body) else {
+            return Err(self.foreign(&format_args!("HTTP status {status}")));
+        };
+        Err(match answer.status {
+            StatusCode::NOT_FOUND => TrackerError::NotFound(detail.message),
+            StatusCode::CONFLICT => TrackerError::Conflict(detail),
+            _ => TrackerError::Refused { status, detail },
+        })
+    }
+}
+
+/// Whether a publish may make the next version of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replace {
+    /// Other content under the name is a conflict.
+    No,
+    /// It becomes the version before.
+    Yes,
+}
+
+fn spell(name: &Name, selector: &Selector) -> String {
+    format!("{}{selector}", utf8_percent_encode(name.as_str(), PATH))
+}
+
+fn sign(key: &Keypair, call: &Call<'_>) -> Result<String, getrandom::Error> {
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce)?;
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+    Ok(key.authorize(call, nonce, time_ms).to_string())
+}
+
+fn innermost(error: &dyn std::error::Error) -> &dyn std::error::Error {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_people_type_them() {
+        for (text, shown) in
+            [("tracker.lab:6969", "tracker.lab:6969"), ("[::1]:1", "[::1]:1"), ("127.0.0.1:65535", "127.0.0.1:65535")]
+        {
+            assert_eq!(text.parse::<TrackerAddress>().map(|address| address.to_string()), Ok(shown.to_owned()));
+        }
+    }
+
+    #[test]
+    fn c10_what_is_no_address_is_refused() {
+        for text in
+            ["", "host", "host:", ":1", "host:0", "host:65536", "::1:80", "a b:1", "h:٣", "h:+1", "x/y:1", "u@h:1"]
+        {
+            assert!(text.parse::<TrackerAddress>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_spelled_so_that_nothing_of_them_acts_in_a_url() {
+        let name = Name::parse("a b/c?d#e%/ü@x").unwrap();
+        assert_eq!(spell(&name, &Selector::Version(2)), "a%20b/c%3Fd%23e%25/%C3%BC%40x@2");
+    }
+}
