@@ -171,12 +171,12 @@ fn decode(value: &str) -> Result<String, MagnetError> {
     escapes.next();
     for escape in escapes {
         let digits = escape.as_bytes().get(..2).ok_or(MagnetError::Escape)?;
-        if !digits.iter().all(u8::is_ascii_hexdigit) || digits == b"00" {
+        if !digits.iter().all(u8::is_ascii_hexdigit) {
             return Err(MagnetError::Escape);
         }
     }
     let text = percent_decode_str(value).decode_utf8().map_err(|_| MagnetError::Escape)?;
-    Ok(text.into_owned())
+    if text.contains('\0') { Err(MagnetError::Escape) } else { Ok(text.into_owned()) }
 }
 
 fn shortened(mut name: String) -> String {
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn g05_malformed_escapes_and_huge_links_are_errors() {
-        for value in ["%", "a%2", "%ZZ", "%00", "%+1", "%ff%fe"] {
+        for value in ["%", "a%2", "%ZZ", "%00", "\0", "%+1", "%ff%fe"] {
             assert_eq!(with(&format!("dn={value}")), Err(MagnetError::Escape), "{value}");
         }
         assert_eq!(with("dn=%2541").unwrap().name.as_deref(), Some("%41"));
