@@ -5,6 +5,7 @@
 //! caller. The catalogue of names is elsewhere; it only pins the swarms that have names.
 
 mod connection_id;
+pub mod http;
 pub mod leases;
 pub mod limits;
 pub mod policy;

@@ -1,0 +1,97 @@
+//! What an HTTP tracker answers (BEP 3, 7, 23, 24, 31, 48): a raw query in, a bencoded dictionary out.
+//!
+//! A refusal is an answer like others, with status 200: that is what clients show to their users. It never repeats what
+//! came in.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use obt_wire::announce::AnnounceEvent;
+use obt_wire::tracker_http::{
+    AnnounceQuery, AnnounceReply, FullPeer, Peers, QueryError, RetryIn, scrape_query, write_announce, write_failure,
+    write_scrape,
+};
+
+use crate::limits::NUM_WANT;
+use crate::policy::{self, MIN_INTERVAL};
+use crate::store::{Announce, Answer, Asker, CompactPeers, PeerLists};
+use crate::swarms::{self, Shards};
+use crate::udp::{counts, standing};
+
+/// When an address that made too many swarms may try again, minutes: its share is counted by the hour.
+const RETRY_MINUTES: u32 = 60;
+
+/// Answers `GET /announce?query`: appends the body to `out`. An address in the query is not believed.
+pub fn announce(query: &[u8], asker: Asker, shards: &mut impl Shards, out: &mut Vec<u8>, now: Instant) {
+    let query = match AnnounceQuery::decode(query) {
+        Ok(query) => query,
+        Err(error) => return refuse(&error, out),
+    };
+    let announce = Announce {
+        hash: query.info_hash,
+        asker,
+        port: query.port,
+        standing: standing(query.event, query.left),
+        completed: query.event == AnnounceEvent::Completed,
+        want: policy::num_want(query.num_want.map(i64::from)),
+    };
+    let (mut v4, mut v6) = ([0; 6 * NUM_WANT], [0; 18 * NUM_WANT]);
+    let mut lists = PeerLists { v4: CompactPeers::new(&mut v4), v6: CompactPeers::new(&mut v6) };
+    match swarms::announce(shards, &announce, &mut lists, now) {
+        Ok(answer) if query.compact => {
+            let peers = Peers::Compact { v4: lists.v4.as_bytes(), v6: lists.v6.as_bytes() };
+            write_announce(&reply(&answer, &asker, peers), out);
+        }
+        Ok(answer) => {
+            let peers = lists.v4.v4().chain(lists.v6.v6());
+            let peers: Vec<FullPeer> = peers.map(|addr| FullPeer { addr, peer_id: None }).collect();
+            write_announce(&reply(&answer, &asker, Peers::Full(&peers)), out);
+        }
+        Err(refused) => write_failure(&refused.to_string(), Some(RetryIn::Minutes(RETRY_MINUTES)), out),
+    }
+}
+
+fn reply<'a>(answer: &Answer, asker: &Asker, peers: Peers<'a>) -> AnnounceReply<'a> {
+    let seconds = |time: std::time::Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    AnnounceReply {
+        interval: seconds(answer.interval),
+        min_interval: seconds(MIN_INTERVAL),
+        counts: counts(answer.stats),
+        external_ip: asker.ip,
+        peers,
+    }
+}
+
+/// Answers `GET /scrape?query`: appends the body to `out`.
+pub fn scrape(query: &[u8], shards: &mut impl Shards, out: &mut Vec<u8>, now: Instant) {
+    let mut hashes = match scrape_query(query) {
+        Ok(hashes) => hashes,
+        Err(error) => return refuse(&error, out),
+    };
+    hashes.sort_unstable();
+    hashes.dedup();
+    let stats = |hash| (hash, counts(swarms::stats(shards, &hash, now)));
+    let swarms: Vec<_> = hashes.into_iter().map(stats).collect();
+    write_scrape(&swarms, out);
+}
+
+/// A query that is wrong stays wrong.
+fn refuse(error: &QueryError, out: &mut Vec<u8>) {
+    write_failure(&error.to_string(), Some(RetryIn::Never), out);
+}
+
+/// Whom a request comes from: the other end of its connection or, where that is a proxy that the operator trusts, the
+/// last address in `X-Forwarded-For`, which is the one that the proxy itself wrote.
+#[must_use]
+pub fn client_address(source: IpAddr, forwarded: Option<&[u8]>, trusted: &[IpAddr]) -> IpAddr {
+    let source = source.to_canonical();
+    if !trusted.contains(&source) {
+        return source;
+    }
+    let last = forwarded.and_then(|list| list.rsplit(|byte| *byte == b',').next());
+    let text = last.and_then(|last| std::str::from_utf8(last).ok());
+    text.and_then(|text| text.trim().parse::<IpAddr>().ok()).map_or(source, |ip| ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests;
