@@ -124,7 +124,7 @@ pub enum Action {
         /// The whole record.
         bytes: Vec<u8>,
     },
-    /// These pieces are not had any more.
+    /// These pieces are not had any more, and can be fetched again: no record on disk claims them.
     Withdraw {
         /// Which.
         pieces: Vec<PieceIndex>,
@@ -205,6 +205,13 @@ pub struct Ledger {
     /// When the oldest of `unsynced` was stored.
     unsynced_since: Option<Instant>,
     stamps: Vec<Option<Stamp>>,
+    /// What the record that a later process would find may claim.
+    claimed: Bitfield,
+    /// What the record that is being written claims.
+    claiming: Bitfield,
+    /// Lost, but perhaps still claimed by a record: nothing may be written in their place yet. After a power cut the
+    /// new bytes might be there without the time of the write.
+    withheld: Vec<PieceIndex>,
     generation: u64,
     slot: Slot,
     /// `synced` or `stamps` differ from the last record in a way that a later process would want to know.
@@ -248,6 +255,9 @@ impl Ledger {
             layout,
             wanted,
             stored,
+            claimed: journal.map_or_else(|| Bitfield::empty(synced.len()), |(_, record)| record.pieces.clone()),
+            claiming: Bitfield::default(),
+            withheld: Vec::new(),
             synced,
             unsynced,
             syncing: Vec::new(),
@@ -357,18 +367,32 @@ impl Ledger {
         }
     }
 
+    /// Takes pieces back; each is told of as soon as nothing on disk claims it.
     fn withdraw(&mut self, mut pieces: Vec<PieceIndex>) {
         pieces.retain(|piece| self.stored.clear(*piece));
         if pieces.is_empty() {
             return;
         }
         for piece in &pieces {
-            self.note_pieces |= self.synced.clear(*piece);
+            self.synced.clear(*piece);
         }
         let stored = &self.stored;
         self.unsynced.retain(|piece| stored.has(*piece));
         self.syncing.retain(|piece| stored.has(*piece));
-        self.actions.push_back(Action::Withdraw { pieces });
+        self.withheld.append(&mut pieces);
+        self.note_pieces |= self.withheld.iter().any(|piece| self.claimed.has(*piece));
+        self.release();
+    }
+
+    /// Tells of the lost pieces that no record claims any more.
+    fn release(&mut self) {
+        let (withheld, free) =
+            std::mem::take(&mut self.withheld).into_iter().partition(|piece| self.claimed.has(*piece));
+        self.withheld = withheld;
+        let pieces: Vec<PieceIndex> = free;
+        if !pieces.is_empty() {
+            self.actions.push_back(Action::Withdraw { pieces });
+        }
     }
 
     fn on_synced(&mut self, result: Result<(), Fault>, now: Instant) {
@@ -399,7 +423,12 @@ impl Ledger {
         };
         self.step = Step::Nothing;
         match result {
-            Ok(()) => self.slot = slot.other(),
+            Ok(()) => {
+                self.slot = slot.other();
+                self.claimed = std::mem::take(&mut self.claiming);
+                self.note_pieces |= self.withheld.iter().any(|piece| self.claimed.has(*piece));
+                self.release();
+            }
             // The same slot again: the other one holds the last record that is known to be whole.
             Err(fault) => {
                 (self.note_pieces, self.note_stamps) = (true, true);
@@ -504,6 +533,10 @@ impl Ledger {
         self.generation += 1;
         (self.note_pieces, self.note_stamps) = (false, false);
         let bytes = journal::encode(&self.layout, self.generation, &self.synced, &self.stamps);
+        self.claiming.clone_from(&self.synced);
+        for piece in self.synced.iter() {
+            self.claimed.set(piece);
+        }
         self.begin(Step::Journaling(self.slot), Action::WriteJournal { slot: self.slot, bytes });
     }
 

@@ -1,6 +1,8 @@
 //! Crashes a download everywhere: after each operation on a virtual disk, with every choice of what was not yet
 //! synced being lost. Whatever is left, resuming claims no piece whose bytes are not there (HOSTILE F22, F24).
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,11 @@ const PIECE: u32 = 16;
 const PIECES: u32 = 6;
 /// Crash states tried at one point; beyond this many choices they are sampled.
 const STATES: u32 = 256;
+
+#[expect(clippy::disallowed_methods, reason = "a moment to count from")]
+fn start() -> Instant {
+    Instant::now()
+}
 
 fn layout() -> Layout {
     let mut at = 0;
@@ -157,7 +164,7 @@ impl World {
         let layout = Arc::new(layout());
         let empty = Bitfield::empty(PIECES);
         let ledger = Ledger::new(Arc::clone(&layout), Bitfield::full(PIECES), empty.clone(), vec![None; 3], None);
-        Self { layout, ledger, disk: Disk::default(), now: Instant::now(), pending: Vec::new(), have: empty }
+        Self { layout, ledger, disk: Disk::default(), now: start(), pending: Vec::new(), have: empty }
     }
 
     fn tell(&mut self, event: Event) {
@@ -230,6 +237,10 @@ impl World {
                 self.tell(Event::JournalWritten(result));
             }
             Action::Probe { .. } => self.tell(Event::Probed(result)),
+            // The shell looks at the files before it renames them.
+            Action::Rename if self.disk.ops[before..].iter().any(|(op, _)| matches!(op, Op::Damage { .. })) => {
+                self.tell(Event::Renamed(Err(FinishError::Changed { file: FileIndex(0) })));
+            }
             Action::Rename => {
                 if works {
                     self.disk.ops.push((Op::Rename, Fate::Open));
