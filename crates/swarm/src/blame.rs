@@ -94,3 +94,83 @@ impl Blame {
         liars
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: PeerKey = PeerKey(1);
+    const B: PeerKey = PeerKey(2);
+    const C: PeerKey = PeerKey(3);
+
+    fn digests(kinds: &[u8]) -> Vec<BlockDigest> {
+        kinds.iter().map(|kind| [*kind; 32]).collect()
+    }
+
+    #[test]
+    fn w16_who_sent_a_failed_piece_alone_is_guilty_at_once() {
+        let mut blame = Blame::new();
+        assert_eq!(blame.failed(3, &[A, A], &digests(&[1, 2])), Some(A));
+        assert!(!blame.is_suspect(3));
+        assert_eq!(blame.failed(3, &[], &[]), None);
+    }
+
+    #[test]
+    fn w16_when_the_piece_verifies_exactly_those_who_sent_other_bytes_are_named() {
+        let mut blame = Blame::new();
+        assert_eq!(blame.failed(3, &[A, B, B], &digests(&[1, 2, 9])), None);
+        assert_eq!(blame.failed(3, &[A, A, C], &digests(&[1, 8, 3])), None);
+        assert!(blame.is_suspect(3));
+        assert_eq!(blame.resolve(3, &digests(&[1, 2, 3])), [A, B]);
+        assert!(!blame.is_suspect(3));
+        assert_eq!(blame.resolve(3, &digests(&[1, 2, 3])), []);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_oldest_failure_makes_room() {
+        let mut blame = Blame::new();
+        let blocks = 1_024;
+        for piece in 0..40 {
+            let senders: Vec<PeerKey> = (0..blocks).map(PeerKey).collect();
+            blame.failed(piece, &senders, &vec![[0; 32]; senders.len()]);
+        }
+        assert!(blame.kept <= SUSPECT_BLOCKS);
+        assert!(!blame.is_suspect(0) && blame.is_suspect(39));
+    }
+
+    proptest! {
+        #[test]
+        fn f35_liars_of_pieces_that_verify_in_the_end_are_banned_and_honest_peers_never(
+            liars in proptest::collection::btree_set(0u64..6, 0..5),
+            tries in proptest::collection::vec((0u32..3, proptest::collection::vec((0u64..6, any::<bool>()), 4)), 0..20),
+        ) {
+            let mut blame = Blame::new();
+            let mut banned = BTreeSet::new();
+            let mut lied = BTreeSet::new();
+            let good = digests(&[0, 1, 2, 3]);
+            for (piece, blocks) in tries {
+                let senders: Vec<PeerKey> = blocks.iter().map(|(peer, _)| PeerKey(*peer)).collect();
+                let bad = |(peer, lies): &(u64, bool)| *lies && liars.contains(peer);
+                let sent: Vec<BlockDigest> = blocks
+                    .iter()
+                    .zip(&good)
+                    .map(|(block, good)| if bad(block) { [77; 32] } else { *good })
+                    .collect();
+                if sent == good {
+                    banned.extend(blame.resolve(piece, &good));
+                    continue;
+                }
+                lied.extend(blocks.iter().filter(|block| bad(block)).map(|(peer, _)| PeerKey(*peer)));
+                banned.extend(blame.failed(piece, &senders, &sent));
+            }
+            for piece in 0..3 {
+                banned.extend(blame.resolve(piece, &good));
+            }
+            prop_assert_eq!(banned, lied);
+        }
+    }
+}

@@ -210,3 +210,204 @@ impl Choker {
 fn gives(view: &PeerView) -> u64 {
     if view.snubbed { 0 } else { view.received_rate }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn start() -> Instant {
+        #[expect(clippy::disallowed_methods, reason = "a moment to count from")]
+        Instant::now()
+    }
+
+    /// A choker and the peers that it looks at.
+    struct Bench {
+        choker: Choker,
+        peers: Vec<PeerView>,
+        rng: fastrand::Rng,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new(slots: usize, received_rates: &[u64]) -> Self {
+            let now = start();
+            let view = |(key, received_rate): (u64, &u64)| PeerView {
+                peer: PeerKey(key),
+                interested: true,
+                unchoked: false,
+                received_rate: *received_rate,
+                sent_rate: 1_000,
+                snubbed: false,
+                joined: now,
+            };
+            Self {
+                choker: Choker::new(Slots { least: slots, most: slots }, now),
+                peers: (0..).zip(received_rates).map(view).collect(),
+                rng: fastrand::Rng::with_seed(5),
+                now,
+            }
+        }
+
+        fn rechoke(&mut self, role: Role) {
+            self.now = self.choker.next_rechoke();
+            let changes = self.choker.rechoke(role, &self.peers, &mut self.rng, self.now);
+            for view in &mut self.peers {
+                if let Some((_, choking)) = changes.iter().find(|(peer, _)| *peer == view.peer) {
+                    assert_ne!(view.unchoked, *choking == Choking::Unchoke, "a change changes something");
+                    view.unchoked = !view.unchoked;
+                }
+            }
+        }
+
+        fn unchoked(&self) -> Vec<u64> {
+            self.peers.iter().filter(|view| view.unchoked).map(|view| view.peer.0).collect()
+        }
+    }
+
+    #[test]
+    fn who_gives_most_is_unchoked_and_one_more_to_try_it() {
+        let mut bench = Bench::new(2, &[10, 500, 0, 400, 20]);
+        bench.rechoke(Role::Leeching);
+        let unchoked = bench.unchoked();
+        assert_eq!(unchoked.len(), 3);
+        assert!(unchoked.contains(&1) && unchoked.contains(&3));
+    }
+
+    #[test]
+    fn the_optimistic_unchoke_stays_for_its_turn_and_then_goes_round() {
+        let mut bench = Bench::new(1, &[500, 0, 0, 0]);
+        let mut tried = Vec::new();
+        for _ in 0..12 {
+            bench.rechoke(Role::Leeching);
+            tried.extend(bench.unchoked().into_iter().filter(|peer| *peer != 0));
+        }
+        assert_eq!(tried, [1, 1, 1, 2, 2, 2, 3, 3, 3, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_newcomer_is_tried_before_those_that_had_their_turn() {
+        let mut bench = Bench::new(1, &[500, 0, 0]);
+        for _ in 0..6 {
+            bench.rechoke(Role::Leeching);
+        }
+        let newcomer = PeerView { peer: PeerKey(9), joined: bench.now, unchoked: false, ..bench.peers[1] };
+        bench.peers.push(newcomer);
+        bench.rechoke(Role::Leeching);
+        assert_eq!(bench.unchoked(), [0, 9]);
+    }
+
+    #[test]
+    fn a_peer_that_snubs_us_has_no_claim_to_a_slot() {
+        let mut bench = Bench::new(1, &[500, 400]);
+        bench.peers[0].snubbed = true;
+        bench.rechoke(Role::Leeching);
+        bench.rechoke(Role::Leeching);
+        assert!(bench.unchoked().contains(&1));
+    }
+
+    #[test]
+    fn a_free_slot_is_given_at_once() {
+        let mut bench = Bench::new(2, &[0, 0, 0]);
+        assert!(bench.choker.unchoke_at_once(PeerKey(0), 0, bench.now));
+        assert!(bench.choker.unchoke_at_once(PeerKey(1), 1, bench.now));
+        assert!(!bench.choker.unchoke_at_once(PeerKey(2), 2, bench.now));
+    }
+
+    #[test]
+    fn a_seed_gives_everybody_a_turn() {
+        let mut bench = Bench::new(2, &[0; 7]);
+        let mut served = [0; 7];
+        for _ in 0..21 {
+            bench.rechoke(Role::Seeding);
+            assert_eq!(bench.unchoked().len(), 2);
+            for peer in bench.unchoked() {
+                served[usize::try_from(peer).unwrap()] += 1;
+            }
+        }
+        assert_eq!(served, [6; 7]);
+    }
+
+    #[test]
+    fn a_seed_keeps_the_fastest_when_nobody_waits() {
+        let mut bench = Bench::new(3, &[0, 0, 0]);
+        for _ in 0..10 {
+            bench.rechoke(Role::Seeding);
+            assert_eq!(bench.unchoked(), [0, 1, 2]);
+        }
+    }
+
+    #[test]
+    fn slots_grow_with_the_upload() {
+        let now = start();
+        let mut choker = Choker::new(Slots::default(), now);
+        let view = PeerView {
+            peer: PeerKey(0),
+            interested: true,
+            unchoked: true,
+            received_rate: 0,
+            sent_rate: 40 * UPLOAD_PER_SLOT,
+            snubbed: false,
+            joined: now,
+        };
+        choker.rechoke(Role::Seeding, &[view], &mut fastrand::Rng::with_seed(1), now);
+        assert_eq!(choker.slots(), 40);
+    }
+
+    proptest! {
+        #[test]
+        fn slots_are_bounded_only_the_interested_have_one_and_who_gives_twice_as_much_comes_first(
+            peers in proptest::collection::vec((any::<bool>(), any::<bool>(), 0u64..1_000), 0..30),
+            slots in 1usize..8,
+            rounds in 1usize..10,
+        ) {
+            let rates: Vec<u64> = peers.iter().map(|(.., rate)| *rate).collect();
+            let mut bench = Bench::new(slots, &rates);
+            for (view, (interested, unchoked, _)) in bench.peers.iter_mut().zip(&peers) {
+                view.interested = *interested;
+                view.unchoked = *unchoked;
+            }
+            for _ in 0..rounds {
+                bench.rechoke(Role::Leeching);
+                let unchoked: Vec<&PeerView> = bench.peers.iter().filter(|view| view.unchoked).collect();
+                prop_assert!(unchoked.len() <= slots + 1);
+                prop_assert!(unchoked.iter().all(|view| view.interested));
+                let optimistic = bench.choker.optimistic.map(|(peer, _)| peer);
+                let least = unchoked.iter().filter(|view| Some(view.peer) != optimistic);
+                if let Some(least) = least.map(|view| view.received_rate).min() {
+                    let mut choked = bench.peers.iter().filter(|view| view.interested && !view.unchoked);
+                    prop_assert!(choked.all(|view| least * 2 >= view.received_rate));
+                }
+            }
+        }
+
+        #[test]
+        fn every_interested_peer_is_unchoked_within_a_turn_for_each_of_them(
+            rates in proptest::collection::vec(0u64..1_000, 1..20),
+            slots in 1usize..5,
+            seeding in any::<bool>(),
+            changes in proptest::collection::vec((0usize..20, 0u64..1_000), 0..60),
+        ) {
+            let role = if seeding { Role::Seeding } else { Role::Leeching };
+            let mut bench = Bench::new(slots, &rates);
+            let mut changes = changes.into_iter();
+            let mut waits = vec![bench.now; rates.len()];
+            // A look of ten seconds may pass before the first turn begins.
+            let longest = UNCHOKE_TURN * u32::try_from(rates.len()).unwrap() + RECHOKE;
+            for _ in 0..100 {
+                if let Some((at, rate)) = changes.next() && let Some(view) = bench.peers.get_mut(at) {
+                    view.received_rate = rate;
+                    view.sent_rate = rate;
+                }
+                bench.rechoke(role);
+                for (view, waits) in bench.peers.iter().zip(&mut waits) {
+                    if view.unchoked {
+                        *waits = bench.now;
+                    }
+                    prop_assert!(bench.now - *waits <= longest, "{:?} waits", view.peer);
+                }
+            }
+        }
+    }
+}

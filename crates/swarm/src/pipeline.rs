@@ -247,16 +247,20 @@ impl Pipeline {
             self.snubbed = true;
             return self.choked(out);
         }
-        let mut kept = VecDeque::with_capacity(self.outstanding.len());
-        for (ahead, sent) in (0..).zip(std::mem::take(&mut self.outstanding)) {
-            if self.late_at(ahead, sent).is_some_and(|late| late <= now) && others(sent.block) {
-                self.remember(sent.block);
+        let first = out.len();
+        let (steady, quickest) = (self.steady, self.quickest);
+        let mut ahead = 0;
+        self.outstanding.retain(|sent| {
+            let late = late_at(ahead, sent.at, steady, quickest).is_some_and(|late| late <= now) && others(sent.block);
+            ahead += 1;
+            if late {
                 out.push(sent.block);
-            } else {
-                kept.push_back(sent);
             }
+            !late
+        });
+        for block in out.iter().skip(first) {
+            self.remember(*block);
         }
-        self.outstanding = kept;
     }
 
     /// When [`take_late`](Self::take_late) may have something to do.
@@ -265,7 +269,8 @@ impl Pipeline {
         let first = *self.outstanding.front()?;
         // The first request is the oldest and has the fewest ahead of it. Once it is late and nobody else can serve
         // it, a look each second will do.
-        let late = self.late_at(0, first).map(|at| at.max(self.checked + Duration::from_secs(1)));
+        let late =
+            late_at(0, first.at, self.steady, self.quickest).map(|at| at.max(self.checked + Duration::from_secs(1)));
         late.into_iter().chain(self.silent_until()).min()
     }
 
@@ -274,11 +279,209 @@ impl Pipeline {
         let first = self.outstanding.front()?.at;
         Some((self.last_byte.max(first) + SNUB).min(self.last_block.max(first) + SNUB_TRICKLE))
     }
+}
 
-    /// When a request with `ahead` others before it is late by what the peer's rate predicts, if it has shown one.
-    fn late_at(&self, ahead: u32, sent: Sent) -> Option<Instant> {
-        let micros = (u64::from(ahead) + 1) * u64::from(BLOCK_SIZE) * 1_000_000;
-        let expected = Duration::from_micros(micros.checked_div(self.steady)?) + self.quickest.unwrap_or_default();
-        sent.at.checked_add(LATE_LEAST + expected * LATE_FACTOR)
+/// When a request sent at `sent` with `ahead` others before it is late by what the peer's rate and quickest answer
+/// predict, if it has shown a rate.
+fn late_at(ahead: u32, sent: Instant, rate: u64, quickest: Option<Duration>) -> Option<Instant> {
+    let micros = (u64::from(ahead) + 1) * u64::from(BLOCK_SIZE) * 1_000_000;
+    let expected = Duration::from_micros(micros.checked_div(rate)?) + quickest.unwrap_or_default();
+    sent.checked_add(LATE_LEAST + expected * LATE_FACTOR)
+}
+
+#[cfg(test)]
+mod tests {
+    use obt_wire::PieceIndex;
+
+    use super::*;
+
+    fn start() -> Instant {
+        #[expect(clippy::disallowed_methods, reason = "a moment to count from")]
+        Instant::now()
+    }
+
+    fn block(index: u32) -> Block {
+        Block { piece: PieceIndex(index / 64), index: index % 64 }
+    }
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// A peer behind a link of `rate` bytes per second and a round trip of `rtt`, asked for whatever the pipeline allows.
+    struct Link {
+        rate: u64,
+        rtt: Duration,
+        busy: Instant,
+        flying: VecDeque<(Instant, Block)>,
+        next: u32,
+    }
+
+    impl Link {
+        fn new(rate: u64, rtt: Duration, now: Instant) -> Self {
+            Self { rate, rtt, busy: now, flying: VecDeque::new(), next: 0 }
+        }
+
+        fn fill(&mut self, pipeline: &mut Pipeline, now: Instant) {
+            for _ in 0..pipeline.room() {
+                pipeline.sent(block(self.next), now);
+                let service = Duration::from_nanos(u64::from(BLOCK_SIZE) * 1_000_000_000 / self.rate);
+                self.busy = self.busy.max(now + self.rtt / 2) + service;
+                self.flying.push_back((self.busy + self.rtt / 2, block(self.next)));
+                self.next += 1;
+            }
+        }
+
+        /// Runs for `time`; returns how many bytes came.
+        fn run(&mut self, pipeline: &mut Pipeline, from: Instant, time: Duration) -> u64 {
+            let mut bytes = 0;
+            self.fill(pipeline, from);
+            while let Some((at, block)) = self.flying.front().copied().filter(|(at, _)| *at <= from + time) {
+                self.flying.pop_front();
+                assert_eq!(pipeline.received(block, BLOCK_SIZE, at), Arrival::Asked);
+                bytes += u64::from(BLOCK_SIZE);
+                self.fill(pipeline, at);
+            }
+            bytes
+        }
+    }
+
+    #[test]
+    fn f31_a_long_fast_path_is_filled() {
+        let now = start();
+        let mut pipeline = Pipeline::new(now);
+        let mut link = Link::new(12_500_000, ms(200), now);
+        link.run(&mut pipeline, now, ms(3_000));
+        let bytes = link.run(&mut pipeline, now + ms(3_000), ms(5_000));
+        assert!(bytes >= 12_500_000 * 5 * 95 / 100, "{bytes}");
+    }
+
+    #[test]
+    fn a_loopback_peer_gets_the_longest_queue_within_a_tenth_of_a_second() {
+        let now = start();
+        let mut pipeline = Pipeline::new(now);
+        let mut link = Link::new(3_000_000_000, Duration::from_micros(50), now);
+        link.run(&mut pipeline, now, ms(100));
+        assert!(pipeline.outstanding() > REQUESTS_MOST * 7 / 8, "{}", pipeline.outstanding());
+    }
+
+    #[test]
+    fn a_slow_peer_does_not_hold_many_blocks() {
+        let now = start();
+        let mut pipeline = Pipeline::new(now);
+        let mut link = Link::new(1_250_000, ms(10), now);
+        let bytes = link.run(&mut pipeline, now, ms(10_000));
+        assert!(bytes > 1_250_000 * 95 / 10, "{bytes}");
+        let seconds = pipeline.outstanding() as f64 * f64::from(BLOCK_SIZE) / 1_250_000.0;
+        assert!(seconds < 0.6, "{seconds} s queued");
+    }
+
+    #[test]
+    fn the_peers_own_limit_holds() {
+        let now = start();
+        let mut pipeline = Pipeline::new(now);
+        pipeline.set_most(5);
+        let mut link = Link::new(1_000_000_000, ms(1), now);
+        link.run(&mut pipeline, now, ms(500));
+        assert_eq!(pipeline.outstanding(), 5);
+    }
+
+    #[test]
+    fn w15_only_blocks_that_were_asked_for_once_are_no_offence() {
+        let now = start();
+        let mut pipeline = Pipeline::new(now);
+        for index in 0..3 {
+            pipeline.sent(block(index), now);
+        }
+        assert_eq!(pipeline.received(block(0), BLOCK_SIZE, now), Arrival::Asked);
+        assert_eq!(pipeline.received(block(0), BLOCK_SIZE, now), Arrival::Unasked);
+        assert!(pipeline.cancelled(block(1)));
+        assert!(!pipeline.cancelled(block(1)));
+        assert_eq!(pipeline.received(block(1), BLOCK_SIZE, now), Arrival::Late);
+        assert_eq!(pipeline.received(block(1), BLOCK_SIZE, now), Arrival::Unasked);
+        let mut back = Vec::new();
+        pipeline.choked(&mut back);
+        assert_eq!(back, [block(2)]);
+        assert_eq!(pipeline.received(block(2), BLOCK_SIZE, now), Arrival::Late);
+    }
+
+    #[test]
+    fn w21_a_reject_answers_one_request() {
+        let now = start();
+        let mut pipeline = Pipeline::new(now);
+        pipeline.sent(block(0), now);
+        assert!(pipeline.rejected(block(0)));
+        assert!(!pipeline.rejected(block(0)));
+        assert_eq!(pipeline.outstanding(), 0);
+    }
+
+    #[test]
+    fn w18_a_silent_peer_loses_its_blocks_and_is_asked_for_one_at_a_time() {
+        let now = start();
+        let mut pipeline = Pipeline::new(now);
+        for index in 0..8 {
+            pipeline.sent(block(index), now);
+        }
+        let until = pipeline.next_timeout().unwrap();
+        assert_eq!(until, now + SNUB);
+        let mut back = Vec::new();
+        pipeline.take_late(|_| true, &mut back, until - ms(1));
+        assert_eq!(back, []);
+        pipeline.take_late(|_| true, &mut back, until);
+        assert_eq!(back.len(), 8);
+        assert!(pipeline.is_snubbed());
+        assert_eq!(pipeline.room(), 1);
+        pipeline.sent(block(9), until);
+        assert_eq!(pipeline.room(), 0);
+        pipeline.received(block(9), BLOCK_SIZE, until + ms(1));
+        assert!(!pipeline.is_snubbed());
+        assert_eq!(pipeline.room(), REQUESTS_LEAST);
+    }
+
+    #[test]
+    fn w18_a_trickle_of_bytes_puts_the_snub_off_but_not_for_ever() {
+        let now = start();
+        let mut pipeline = Pipeline::new(now);
+        pipeline.sent(block(0), now);
+        for second in 1..=60 {
+            pipeline.progress(now + ms(second * 1_000));
+            let mut back = Vec::new();
+            pipeline.take_late(|_| true, &mut back, now + ms(second * 1_000));
+            assert_eq!(!back.is_empty(), second == 60, "second {second}");
+        }
+    }
+
+    #[test]
+    fn a_block_that_the_rate_does_not_explain_goes_to_others_if_they_have_it() {
+        let now = start();
+        let mut pipeline = Pipeline::new(now);
+        let mut link = Link::new(1_250_000, ms(10), now);
+        link.run(&mut pipeline, now, ms(5_000));
+        let stalled = now + ms(5_000);
+        let owed = pipeline.outstanding();
+        let mut back = Vec::new();
+        pipeline.take_late(|_| true, &mut back, stalled + ms(1_000));
+        assert_eq!(back, []);
+        let at = pipeline.next_timeout().unwrap();
+        assert!((ms(2_500)..ms(4_000)).contains(&(at - stalled)), "{:?}", at - stalled);
+        pipeline.take_late(|_| false, &mut back, at);
+        assert_eq!(back, [], "nobody else has them");
+        assert_eq!(pipeline.next_timeout(), Some(at + ms(1_000)));
+        pipeline.take_late(|_| true, &mut back, stalled + ms(8_000));
+        assert_eq!(back.len(), owed);
+        assert!(!pipeline.is_snubbed());
+    }
+
+    #[test]
+    fn nothing_owed_is_nothing_to_wait_for() {
+        let now = start();
+        let mut pipeline = Pipeline::new(now);
+        assert_eq!(pipeline.next_timeout(), None);
+        pipeline.sent(block(0), now + ms(100_000));
+        assert_eq!(
+            pipeline.next_timeout(),
+            Some(now + ms(100_000) + SNUB),
+            "silence before the request does not count"
+        );
     }
 }

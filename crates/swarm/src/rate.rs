@@ -157,3 +157,133 @@ impl SpeedMeter {
         self.total
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn start() -> Instant {
+        // The only clock that a test needs is some moment to count from.
+        #[expect(clippy::disallowed_methods, reason = "a moment to count from")]
+        Instant::now()
+    }
+
+    fn after(start: Instant, millis: u64) -> Instant {
+        start + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_bucket_gives_its_burst_at_once_and_then_its_rate() {
+        let now = start();
+        let mut bucket = TokenBucket::new(Some(1_000), 500, now);
+        assert_eq!(bucket.take(10_000, now), 500);
+        assert_eq!(bucket.take(10_000, now), 0);
+        assert_eq!(bucket.next(100, now), Some(after(now, 100) + Duration::from_nanos(1)));
+        assert_eq!(bucket.take(10_000, after(now, 100)), 100);
+        assert_eq!(bucket.take(10_000, after(now, 60_000)), 500);
+    }
+
+    #[test]
+    fn a_bucket_without_a_limit_gives_everything_and_one_of_zero_nothing() {
+        let now = start();
+        let mut free = TokenBucket::new(None, 500, now);
+        assert_eq!(free.take(u64::MAX, now), u64::MAX);
+        assert!(free.take_all(u64::MAX, now));
+        assert_eq!(free.next(u64::MAX, now), Some(now));
+        let mut shut = TokenBucket::new(Some(0), 500, now);
+        assert_eq!(shut.take(500, now), 500);
+        assert_eq!(shut.next(1, after(now, 1_000)), None);
+        assert_eq!(shut.take(1, after(now, 1_000_000)), 0);
+    }
+
+    #[test]
+    fn a_block_larger_than_the_burst_passes_when_the_bucket_is_full() {
+        let now = start();
+        let mut bucket = TokenBucket::new(Some(1_000), 500, now);
+        assert!(bucket.take_all(16_384, now));
+        assert!(!bucket.take_all(16_384, after(now, 499)));
+        assert!(bucket.take_all(16_384, after(now, 500)));
+    }
+
+    proptest! {
+        #[test]
+        fn f42_a_bucket_never_grants_more_than_burst_and_rate_allow_nor_less_to_the_greedy(
+            rate in 1u64..2_000_000_000,
+            burst in 1u64..10_000_000,
+            waits in proptest::collection::vec(0u64..5_000_000_000, 1..50),
+        ) {
+            let now = start();
+            let mut bucket = TokenBucket::new(Some(rate), burst, now);
+            let mut granted = u128::from(bucket.take(u64::MAX, now));
+            let mut passed = 0;
+            let mut lost = 0;
+            for wait in waits {
+                passed += u128::from(wait);
+                let earned = u128::from(rate) * u128::from(wait) / NANOS;
+                lost += earned.saturating_sub(u128::from(burst));
+                granted += u128::from(bucket.take(u64::MAX, now + Duration::from_nanos(u64::try_from(passed).unwrap())));
+                let most = u128::from(burst) + u128::from(rate) * passed / NANOS;
+                prop_assert!(granted <= most, "{granted} of {most}");
+                prop_assert!(granted + lost + 60 >= most, "{granted} + {lost} of {most}");
+            }
+        }
+
+        #[test]
+        fn the_moment_that_a_bucket_names_is_the_first_at_which_it_grants(
+            rate in 1u64..1_000_000_000,
+            burst in 1u64..100_000,
+            bytes in 1u64..200_000,
+            drained in 0u64..200_000,
+        ) {
+            let now = start();
+            let mut bucket = TokenBucket::new(Some(rate), burst, now);
+            bucket.take(drained, now);
+            let next = bucket.next(bytes, now).unwrap();
+            prop_assert!(bucket.clone().take_all(bytes, next));
+            if next > now + Duration::from_nanos(1) {
+                prop_assert!(!bucket.take_all(bytes, next - Duration::from_nanos(2)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_meter_shows_a_steady_flow_from_the_first_second_on() {
+        let now = start();
+        let mut meter = SpeedMeter::new(now);
+        assert_eq!(meter.rate(after(now, 60_000)), 0);
+        for tenth in 0..100 {
+            meter.add(1_000, after(now, 60_000 + tenth * 100));
+        }
+        assert_eq!(meter.rate(after(now, 69_900)), 10_000);
+        assert_eq!(meter.total(), 100_000);
+    }
+
+    #[test]
+    fn a_meter_follows_a_change_in_seconds_and_forgets_a_peer_that_stopped() {
+        let now = start();
+        let mut meter = SpeedMeter::new(now);
+        for second in 0..10 {
+            meter.add(1_000, after(now, second * 1_000));
+        }
+        for second in 10..18 {
+            meter.add(9_000, after(now, second * 1_000));
+        }
+        let rate = meter.rate(after(now, 18_000));
+        assert!((8_000..=9_000).contains(&rate), "{rate}");
+        assert!(meter.rate(after(now, 26_000)) < 1_000);
+        assert_eq!(meter.rate(after(now, 500_000)), 0);
+    }
+
+    #[test]
+    fn time_that_runs_backwards_is_no_time() {
+        let now = start();
+        let mut meter = SpeedMeter::new(after(now, 5_000));
+        meter.add(1_000, now);
+        assert_eq!(meter.rate(now), 10_000);
+        let mut bucket = TokenBucket::new(Some(1_000), 500, after(now, 5_000));
+        assert_eq!(bucket.take(500, now), 500);
+        assert_eq!(bucket.take(500, after(now, 5_000)), 0);
+    }
+}

@@ -65,6 +65,8 @@ impl Picker {
             let Some(range) = self.readers.get(at).copied() else {
                 return;
             };
+            let urgent = range.first..range.end.min(range.first.saturating_add(URGENT_PIECES));
+            self.draw_again(urgent, 2, draw);
             let mut from = range.first;
             while draw.left > 0 {
                 let Some(piece) = self.free.common_in(draw.has, from..range.end).next() else {
@@ -75,8 +77,6 @@ impl Picker {
                 }
                 from = piece + 1;
             }
-            let urgent = range.first..range.end.min(range.first.saturating_add(URGENT_PIECES));
-            self.draw_again(urgent, 2, draw);
         }
     }
 
@@ -233,7 +233,8 @@ impl Picker {
 
     /// Requests the missing blocks of an open piece; true if there was one to be had.
     fn take(&mut self, piece: u32, draw: &mut Draw<'_, '_>) -> bool {
-        let room = self.config.block_budget.saturating_sub(self.open.committed());
+        let budget = self.config.block_budget;
+        let room = budget.saturating_sub(self.open.committed());
         let peer = draw.peer;
         let taken = self.open.change(piece, |open| {
             match open.alone {
@@ -242,7 +243,10 @@ impl Picker {
                 Some(_) => open.alone = Some(peer),
                 None => {}
             }
-            let most = if open.spilled { draw.left.min(room) } else { draw.left };
+            let most = match open.spilled {
+                true => draw.left.min(room),
+                false => draw.left.min(budget.saturating_sub(open.held())),
+            };
             let before = draw.out.len();
             let blocks = std::iter::from_fn(|| open.request_next(peer)).take(most);
             draw.out.extend(blocks.map(|index| Block { piece: PieceIndex(piece), index }));

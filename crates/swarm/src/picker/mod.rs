@@ -93,8 +93,8 @@ impl Peer {
 /// See the module.
 ///
 /// Invariants: each piece is in one state: had, open, waiting (in `rarity`), or none of these because it is not wanted
-/// or cannot be verified yet; `free` holds the waiting ones and the open ones with a missing block; the committed
-/// blocks stay within the budget, but for one piece that is alone.
+/// or cannot be verified yet; `free` holds the waiting ones and the open ones with a missing block; blocks that are
+/// requested, or received and neither verified nor spilled, stay within the budget.
 #[derive(Debug)]
 pub struct Picker {
     geometry: Geometry,
@@ -236,9 +236,13 @@ impl Picker {
 
     // Requests.
 
-    /// Chooses up to `want` blocks to ask of a peer and appends them to `out`; each counts as requested of it from here on.
+    /// Chooses up to `want` blocks to ask of a peer and appends them to `out`; each counts as requested of it from here
+    /// on. A peer that has not joined gets none.
     pub fn pick(&mut self, asker: &Asker<'_>, want: usize, out: &mut Vec<Block>) {
-        self.set_rate(asker.peer, asker.rate);
+        let Some(known) = self.peers.get_mut(&asker.peer) else {
+            return;
+        };
+        known.rate = asker.rate;
         draw::draw(self, asker, want, out);
     }
 
@@ -579,8 +583,9 @@ impl Picker {
         if let Some(peer) = owed.keys().next() {
             return Err(format!("{peer:?} is gone and owes blocks"));
         }
-        if self.open.committed() > self.config.block_budget && self.open.len() > 1 {
-            return Err(format!("{} blocks committed in {} pieces", self.open.committed(), self.open.len()));
+        let held: usize = self.open.iter().map(|(_, open)| open.held()).sum();
+        if held > self.config.block_budget {
+            return Err(format!("{held} blocks held"));
         }
         Ok(())
     }

@@ -42,6 +42,11 @@ impl OpenPiece {
         self.missing == 0 && self.requested == 0
     }
 
+    /// Blocks that are in buffers or will be.
+    pub(super) fn held(&self) -> usize {
+        self.requested as usize + if self.spilled { 0 } else { self.received as usize }
+    }
+
     /// The next missing block, now requested of `peer`.
     pub(super) fn request_next(&mut self, peer: PeerKey) -> Option<u32> {
         let rest = self.blocks.get_mut(self.first_missing as usize..)?;

@@ -41,6 +41,9 @@ impl PieceSet {
 
     /// Whether any piece is in both.
     pub(super) fn meets(&self, other: &Bitfield) -> bool {
+        if other.is_full() {
+            return self.count > 0;
+        }
         self.common(other).any(|word| word != 0)
     }
 

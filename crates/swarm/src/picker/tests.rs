@@ -1,1 +1,780 @@
 //! Tables and a model of the picker.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const A: PeerKey = PeerKey(1);
+const B: PeerKey = PeerKey(2);
+const C: PeerKey = PeerKey(3);
+
+/// A picker, and what its owner has to know to use it.
+struct Bench {
+    geometry: Geometry,
+    picker: Picker,
+    has: BTreeMap<PeerKey, Bitfield>,
+}
+
+impl Bench {
+    /// `pieces` of `blocks` blocks each, all wanted, none had.
+    fn new(pieces: u32, blocks: u32, block_budget: usize) -> Self {
+        let length = blocks * BLOCK_SIZE;
+        let geometry = Geometry::contiguous(u64::from(pieces) * u64::from(length), length).unwrap();
+        let config = PickerConfig { block_budget, ..PickerConfig::default() };
+        let picker = Picker::new(&geometry, &Bitfield::empty(pieces), &Bitfield::full(pieces), config, 7);
+        Self { geometry, picker, has: BTreeMap::new() }
+    }
+
+    fn join(&mut self, peer: PeerKey, pieces: impl IntoIterator<Item = u32>) {
+        let mut has = Bitfield::empty(self.geometry.pieces());
+        for piece in pieces {
+            has.set(PieceIndex(piece));
+        }
+        self.picker.peer_joined(peer, &has);
+        self.has.insert(peer, has);
+    }
+
+    fn join_seed(&mut self, peer: PeerKey) {
+        self.join(peer, 0..self.geometry.pieces());
+    }
+
+    fn leave(&mut self, peer: PeerKey) {
+        let has = self.has.remove(&peer).unwrap();
+        self.picker.peer_left(peer, &has);
+    }
+
+    fn have(&mut self, peer: PeerKey, piece: u32) {
+        if self.has.get_mut(&peer).unwrap().set(PieceIndex(piece)) {
+            self.picker.peer_have(peer, PieceIndex(piece));
+        }
+    }
+
+    fn pick_at(&mut self, peer: PeerKey, rate: u64, want: usize) -> Vec<Block> {
+        let mut out = Vec::new();
+        let asker = Asker { peer, has: &self.has[&peer], rate, only: None };
+        self.picker.pick(&asker, want, &mut out);
+        self.picker.check().unwrap();
+        out
+    }
+
+    fn pick(&mut self, peer: PeerKey, want: usize) -> Vec<Block> {
+        self.pick_at(peer, 1_000_000, want)
+    }
+
+    fn receive(&mut self, peer: PeerKey, block: Block) -> Received {
+        let received = self.picker.received(peer, block);
+        self.picker.check().unwrap();
+        received
+    }
+
+    /// `peer` sends all of these; the pieces that get full are returned.
+    fn deliver(&mut self, peer: PeerKey, blocks: &[Block]) -> Vec<PieceIndex> {
+        let mut full = Vec::new();
+        for block in blocks {
+            if let Received::Accepted { piece_full: true, .. } = self.receive(peer, *block) {
+                full.push(block.piece);
+            }
+        }
+        full
+    }
+
+    /// `peer` fetches `pieces` to us, whole.
+    fn complete(&mut self, peer: PeerKey, want: usize) {
+        let blocks = self.pick(peer, want);
+        for piece in self.deliver(peer, &blocks) {
+            self.picker.verified(piece);
+        }
+    }
+}
+
+fn block(piece: u32, index: u32) -> Block {
+    Block { piece: PieceIndex(piece), index }
+}
+
+fn pieces(blocks: &[Block]) -> BTreeSet<u32> {
+    blocks.iter().map(|block| block.piece.0).collect()
+}
+
+#[test]
+fn the_rarest_piece_comes_first_and_seeds_do_not_count() {
+    let mut bench = Bench::new(3, 2, 100);
+    bench.join_seed(A);
+    bench.join_seed(B);
+    bench.join(C, [0, 2]);
+    bench.join(PeerKey(4), [0]);
+    assert_eq!(pieces(&bench.pick(A, 2)), [1].into());
+    assert_eq!(pieces(&bench.pick(A, 2)), [2].into());
+    assert_eq!(pieces(&bench.pick(A, 2)), [0].into());
+}
+
+#[test]
+fn open_pieces_are_finished_before_new_ones_are_opened() {
+    let mut bench = Bench::new(8, 4, 100);
+    bench.join_seed(A);
+    bench.join_seed(B);
+    let first = bench.pick(A, 3);
+    let second = bench.pick(B, 3);
+    assert_eq!(second[0], Block { index: 3, ..first[0] });
+    assert_eq!(bench.picker.open_pieces(), 2);
+}
+
+#[test]
+fn a_peer_is_asked_only_for_what_it_has() {
+    let mut bench = Bench::new(8, 4, 100);
+    bench.join(A, [3, 5]);
+    assert_eq!(pieces(&bench.pick(A, 100)), [3, 5].into());
+    assert_eq!(bench.pick(A, 100), []);
+    bench.have(A, 6);
+    assert_eq!(pieces(&bench.pick(A, 100)), [6].into());
+}
+
+#[test]
+fn death_gives_back_exactly_the_blocks_of_the_dead() {
+    let mut bench = Bench::new(4, 4, 100);
+    bench.join_seed(A);
+    bench.join_seed(B);
+    let of_a = bench.pick(A, 6);
+    let of_b = bench.pick(B, 6);
+    bench.receive(A, of_a[0]);
+    bench.leave(A);
+    bench.picker.check().unwrap();
+    let asked: BTreeSet<Block> = bench.picker.requests().map(|(block, _)| block).collect();
+    assert_eq!(asked, of_b.iter().copied().collect());
+    let again: BTreeSet<Block> = bench.pick(B, 100).into_iter().collect();
+    assert!(of_a[1..].iter().all(|block| again.contains(block)));
+    assert!(!again.contains(&of_a[0]));
+}
+
+#[test]
+fn a_piece_without_any_block_left_is_closed_again() {
+    let mut bench = Bench::new(4, 4, 100);
+    bench.join_seed(A);
+    let blocks = bench.pick(A, 2);
+    assert!(bench.picker.release(A, blocks[0]));
+    assert!(!bench.picker.release(A, blocks[0]));
+    assert_eq!(bench.picker.open_pieces(), 1);
+    assert!(bench.picker.release(A, blocks[1]));
+    assert_eq!(bench.picker.open_pieces(), 0);
+    bench.picker.check().unwrap();
+}
+
+#[test]
+fn the_budget_bounds_what_is_open() {
+    let mut bench = Bench::new(100, 4, 10);
+    bench.join_seed(A);
+    assert_eq!(bench.pick(A, 100).len(), 8);
+    assert_eq!(bench.pick(A, 100), []);
+    let blocks: Vec<Block> = bench.picker.requests().map(|(block, _)| block).collect();
+    let full = bench.deliver(A, &blocks);
+    assert_eq!(bench.pick(A, 100), [], "full pieces keep their buffers until they are verified");
+    bench.picker.verified(full[0]);
+    assert_eq!(bench.pick(A, 100).len(), 4);
+}
+
+#[test]
+fn a_piece_that_stands_still_is_spilled_when_the_budget_holds_others_up() {
+    let mut bench = Bench::new(10, 4, 8);
+    bench.join(A, [0]);
+    bench.join(B, 1..10);
+    let slow = bench.pick(A, 3);
+    bench.receive(A, slow[0]);
+    bench.complete(B, 4);
+    assert_eq!(bench.picker.spill_candidate(), None, "nobody is held up");
+    bench.complete(B, 4);
+    assert_eq!(bench.pick(B, 8).len(), 4);
+    assert_eq!(bench.picker.spill_candidate(), Some(PieceIndex(0)));
+    bench.picker.spilled(PieceIndex(0));
+    bench.picker.check().unwrap();
+    assert_eq!(bench.pick(B, 100).len(), 0, "requests of the spilled piece still count");
+    bench.picker.release(A, slow[1]);
+    bench.picker.release(A, slow[2]);
+    assert_eq!(bench.pick(B, 100).len(), 4);
+    bench.leave(B);
+    bench.receive(A, slow[1]);
+    bench.receive(A, slow[2]);
+    let last = bench.pick(A, 1);
+    assert_eq!(bench.receive(A, last[0]), Received::Accepted { piece_full: true, cancel: vec![] });
+}
+
+#[test]
+fn a_piece_larger_than_the_budget_is_fetched_and_spilled() {
+    let mut bench = Bench::new(2, 50, 8);
+    bench.join_seed(A);
+    let first = bench.pick(A, 100);
+    assert_eq!(first.len(), 8);
+    let piece = bench.picker.spill_candidate().unwrap();
+    bench.picker.spilled(piece);
+    bench.deliver(A, &first);
+    while !bench.picker.is_done() {
+        let blocks = bench.pick(A, 100);
+        assert!(!blocks.is_empty());
+        if let Some(piece) = bench.picker.spill_candidate() {
+            bench.picker.spilled(piece);
+        }
+        for piece in bench.deliver(A, &blocks) {
+            bench.picker.verified(piece);
+        }
+    }
+}
+
+#[test]
+fn in_the_endgame_blocks_of_slow_peers_are_asked_of_others_and_cancelled() {
+    let mut bench = Bench::new(1, 4, 100);
+    bench.join_seed(A);
+    bench.join_seed(B);
+    let owed = bench.pick_at(A, 1_000, 4);
+    assert_eq!(owed.len(), 4);
+    assert!(bench.picker.is_endgame());
+    let again = bench.pick_at(B, 1_000_000, 4);
+    assert_eq!(again.iter().map(|block| block.index).collect::<Vec<_>>(), [3, 2, 1, 0]);
+    assert_eq!(
+        bench.receive(B, again[0]),
+        Received::Accepted { piece_full: false, cancel: vec![A] },
+        "the slow one is told"
+    );
+    assert_eq!(bench.receive(A, again[0]), Received::Unwanted);
+    assert_eq!(bench.receive(A, again[1]), Received::Accepted { piece_full: false, cancel: vec![B] });
+}
+
+#[test]
+fn in_the_endgame_a_slow_peer_does_not_repeat_the_work_of_a_fast_one() {
+    let mut bench = Bench::new(1, 40, 100);
+    bench.join_seed(A);
+    bench.join_seed(B);
+    bench.pick_at(A, 10_000_000, 40);
+    assert_eq!(bench.pick_at(B, 1_000, 40).len(), 1, "it has nothing better to do, so it tries one");
+}
+
+#[test]
+fn w18_no_block_is_asked_of_more_peers_than_allowed() {
+    let mut bench = Bench::new(1, 1, 100);
+    for key in 1..10 {
+        bench.join_seed(PeerKey(key));
+    }
+    let asked: usize = (1..10).map(|key| bench.pick_at(PeerKey(key), 0, 1).len()).sum();
+    assert_eq!(asked, PickerConfig::default().requesters);
+    bench.leave(PeerKey(1));
+    assert_eq!(bench.pick_at(PeerKey(9), 0, 1).len(), 1, "the dead make room");
+}
+
+#[test]
+fn readers_are_served_in_order_before_the_rarest() {
+    let mut bench = Bench::new(20, 2, 100);
+    bench.join_seed(A);
+    bench.join(B, (0..20).filter(|piece| *piece != 15));
+    bench.picker.set_readers(&[ReadRange { first: 8, end: 10 }, ReadRange { first: 3, end: 4 }]);
+    let order: Vec<u32> = bench.pick(A, 8).iter().map(|block| block.piece.0).collect();
+    assert_eq!(order, [8, 8, 9, 9, 3, 3, 15, 15]);
+}
+
+#[test]
+fn what_a_reader_waits_for_is_asked_again_of_a_much_faster_peer() {
+    let mut bench = Bench::new(20, 2, 100);
+    bench.join_seed(A);
+    bench.join_seed(B);
+    bench.picker.set_readers(&[ReadRange { first: 0, end: 20 }]);
+    assert_eq!(bench.pick_at(A, 10_000, 4), [block(0, 0), block(0, 1), block(1, 0), block(1, 1)]);
+    let mut again = bench.pick_at(B, 1_000_000, 6);
+    again.sort_unstable();
+    assert_eq!(again, [block(0, 0), block(0, 1), block(1, 0), block(1, 1), block(2, 0), block(2, 1)]);
+}
+
+#[test]
+fn a_reader_moves_on_as_pieces_come() {
+    let mut bench = Bench::new(20, 2, 100);
+    bench.join_seed(A);
+    bench.picker.set_readers(&[ReadRange { first: 5, end: 100 }]);
+    for first in 5..20 {
+        let blocks = bench.pick(A, 2);
+        assert_eq!(blocks, [block(first, 0), block(first, 1)]);
+        bench.deliver(A, &blocks);
+        bench.picker.verified(PieceIndex(first));
+    }
+    assert!(bench.picker.readers.is_empty());
+}
+
+#[test]
+fn w16_a_failed_piece_is_fetched_from_one_peer_that_had_no_part_in_it() {
+    let mut bench = Bench::new(1, 4, 100);
+    bench.join_seed(A);
+    bench.join_seed(B);
+    let of_a = bench.pick(A, 2);
+    let of_b = bench.pick(B, 2);
+    bench.deliver(A, &of_a);
+    assert_eq!(bench.deliver(B, &of_b), [PieceIndex(0)]);
+    assert_eq!(bench.picker.failed(PieceIndex(0)), [A, A, B, B]);
+    bench.join_seed(C);
+    let of_c = bench.pick(C, 1);
+    assert_eq!(of_c, [block(0, 0)]);
+    assert_eq!(bench.pick(A, 4), [], "C alone is asked");
+    assert_eq!(bench.receive(A, block(0, 1)), Received::Unwanted, "nothing of others gets into it");
+    bench.deliver(C, &of_c);
+    let rest = bench.pick(C, 4);
+    assert_eq!(bench.deliver(C, &rest), [PieceIndex(0)]);
+    assert_eq!(bench.picker.senders(PieceIndex(0)), [C; 4]);
+}
+
+#[test]
+fn a_failed_piece_comes_from_one_who_sent_it_if_there_is_nobody_else() {
+    let mut bench = Bench::new(2, 2, 100);
+    bench.join_seed(A);
+    let blocks = bench.pick(A, 2);
+    let failed = bench.deliver(A, &blocks)[0];
+    bench.picker.failed(failed);
+    assert_ne!(bench.pick(A, 2)[0].piece, failed, "others first");
+    assert_eq!(bench.pick(A, 2)[0].piece, failed);
+}
+
+#[test]
+fn w18_a_piece_on_parole_does_not_wait_for_a_peer_that_stalls() {
+    let mut bench = Bench::new(1, 2, 100);
+    bench.join_seed(A);
+    let blocks = bench.pick(A, 2);
+    bench.deliver(A, &blocks);
+    bench.picker.failed(PieceIndex(0));
+    bench.join_seed(B);
+    bench.join_seed(C);
+    let first = bench.pick(B, 2);
+    bench.receive(B, first[0]);
+    assert_eq!(bench.pick(C, 2), []);
+    bench.picker.release_all(B);
+    assert_eq!(bench.pick(C, 2), [first[1]]);
+}
+
+#[test]
+fn a_piece_that_could_not_be_stored_is_nobodys_fault() {
+    let mut bench = Bench::new(1, 2, 100);
+    bench.join_seed(A);
+    let blocks = bench.pick(A, 2);
+    bench.deliver(A, &blocks);
+    bench.picker.store_failed(PieceIndex(0));
+    bench.picker.check().unwrap();
+    assert_eq!(bench.pick(A, 2), blocks);
+}
+
+#[test]
+fn a_block_that_comes_late_is_kept_if_it_is_still_useful() {
+    let mut bench = Bench::new(2, 4, 100);
+    bench.join_seed(A);
+    bench.join_seed(B);
+    let owed = bench.pick(A, 4);
+    bench.receive(A, owed[0]);
+    bench.picker.release_all(A);
+    assert_eq!(bench.receive(A, owed[1]), Received::Accepted { piece_full: false, cancel: vec![] });
+    let moved = bench.pick(B, 2);
+    assert_eq!(bench.receive(A, moved[0]), Received::Accepted { piece_full: false, cancel: vec![B] });
+    assert_eq!(bench.picker.outstanding(B), 1);
+}
+
+#[test]
+fn unwanted_and_unverifiable_pieces_are_not_picked() {
+    let mut bench = Bench::new(4, 2, 100);
+    bench.join_seed(A);
+    bench.picker.set_unverifiable(0..2);
+    let mut wanted = Bitfield::full(4);
+    wanted.clear(PieceIndex(3));
+    assert_eq!(bench.picker.set_wanted(&wanted), Dropped::default());
+    assert_eq!(pieces(&bench.pick(A, 100)), [2].into());
+    assert!(!bench.picker.is_missing(PieceIndex(3)));
+    assert!(bench.picker.is_missing(PieceIndex(0)), "what cannot be verified yet is wanted all the same");
+    bench.picker.set_verifiable(1..2);
+    assert_eq!(pieces(&bench.pick(A, 100)), [1].into());
+}
+
+#[test]
+fn what_is_not_wanted_any_more_is_dropped() {
+    let mut bench = Bench::new(2, 2, 100);
+    bench.join_seed(A);
+    let blocks = bench.pick(A, 4);
+    bench.receive(A, blocks[0]);
+    let mut wanted = Bitfield::full(2);
+    wanted.clear(blocks[0].piece);
+    let dropped = bench.picker.set_wanted(&wanted);
+    assert_eq!(dropped.pieces, [blocks[0].piece]);
+    assert_eq!(dropped.requests, [(A, blocks[1])]);
+    bench.picker.check().unwrap();
+    assert_eq!(bench.picker.wanted_left(), u64::from(2 * BLOCK_SIZE));
+    assert_eq!(bench.picker.left(), u64::from(4 * BLOCK_SIZE));
+}
+
+#[test]
+fn a_piece_that_is_withdrawn_is_fetched_again() {
+    let mut bench = Bench::new(1, 2, 100);
+    bench.join_seed(A);
+    bench.complete(A, 2);
+    assert!(bench.picker.is_done());
+    assert!(!bench.picker.is_interesting(&bench.has[&A]));
+    bench.picker.withdraw(PieceIndex(0));
+    bench.picker.check().unwrap();
+    assert_eq!(bench.picker.count_interesting(&bench.has[&A]), 1);
+    assert_eq!(bench.pick(A, 2).len(), 2);
+}
+
+#[test]
+fn allowed_fast_pieces_are_all_that_a_choking_peer_is_asked_for() {
+    let mut bench = Bench::new(8, 2, 100);
+    bench.join_seed(A);
+    let mut out = Vec::new();
+    let only = [PieceIndex(6), PieceIndex(2)];
+    let asker = Asker { peer: A, has: &bench.has[&A], rate: 0, only: Some(&only) };
+    bench.picker.pick(&asker, 100, &mut out);
+    assert_eq!(out, [block(6, 0), block(6, 1), block(2, 0), block(2, 1)]);
+}
+
+#[test]
+fn blocks_of_padding_are_not_asked_for() {
+    let length = 4 * BLOCK_SIZE;
+    let geometry = Geometry::padded(&[u64::from(BLOCK_SIZE) + 1, 5], length, true).unwrap();
+    let config = PickerConfig::default();
+    let mut picker = Picker::new(&geometry, &Bitfield::empty(2), &Bitfield::full(2), config, 1);
+    assert_eq!(picker.left(), u64::from(BLOCK_SIZE) + 6);
+    picker.peer_joined(A, &Bitfield::full(2));
+    let mut out = Vec::new();
+    picker.pick(&Asker { peer: A, has: &Bitfield::full(2), rate: 0, only: None }, 100, &mut out);
+    out.sort_unstable();
+    assert_eq!(out, [block(0, 0), block(0, 1), block(1, 0)]);
+}
+
+#[test]
+fn a_peer_with_few_pieces_of_many_is_served_rarest_first_too() {
+    let mut bench = Bench::new(20_000, 1, 30_000);
+    bench.join(A, [7_000, 8_000, 9_000]);
+    bench.join(B, (0..20_000).filter(|piece| ![7_000, 8_000].contains(piece)));
+    bench.join(C, [8_000]);
+    let order: Vec<u32> = bench.pick(A, 2).iter().map(|block| block.piece.0).collect();
+    assert_eq!(order[0], 7_000);
+    let rest: Vec<u32> = bench.pick(A, 2).iter().map(|block| block.piece.0).collect();
+    assert_eq!(rest.len(), 1);
+}
+
+#[test]
+fn different_leechers_ask_a_seed_for_different_pieces() {
+    let picked: BTreeSet<u32> = (0..10)
+        .map(|seed| {
+            let geometry = Geometry::contiguous(1000 * 16_384, 16_384).unwrap();
+            let (have, wanted) = (Bitfield::empty(1000), Bitfield::full(1000));
+            let mut picker = Picker::new(&geometry, &have, &wanted, PickerConfig::default(), seed);
+            picker.peer_joined(A, &wanted);
+            let mut out = Vec::new();
+            picker.pick(&Asker { peer: A, has: &wanted, rate: 0, only: None }, 1, &mut out);
+            out[0].piece.0
+        })
+        .collect();
+    assert!(picked.len() >= 9, "{picked:?}");
+}
+
+/// What can happen to a picker.
+#[derive(Debug, Clone)]
+enum Step {
+    Join(u8, Vec<bool>),
+    Leave(u8),
+    Have(u8, u32),
+    Pick(u8, usize, u64),
+    Deliver(u8, usize),
+    DeliverAny(u8, u32, u32),
+    Release(u8, usize),
+    Choke(u8),
+    Judge(usize, u8),
+    Withdraw(u32),
+    Want(Vec<bool>),
+    Read(u32, u32),
+    Verifiable(u32, u32, bool),
+    Spill,
+}
+
+const PIECES: u32 = 12;
+const BLOCKS: u32 = 3;
+const BUDGET: usize = 10;
+
+fn step() -> impl Strategy<Value = Step> {
+    let peer = 0u8..5;
+    let bits = || proptest::collection::vec(any::<bool>(), PIECES as usize);
+    prop_oneof![
+        3 => (peer.clone(), bits()).prop_map(|(peer, has)| Step::Join(peer, has)),
+        2 => peer.clone().prop_map(|peer| Step::Join(peer, vec![true; PIECES as usize])),
+        1 => peer.clone().prop_map(Step::Leave),
+        3 => (peer.clone(), 0..PIECES).prop_map(|(peer, piece)| Step::Have(peer, piece)),
+        12 => (peer.clone(), 0usize..9, 0u64..100_000).prop_map(|(peer, want, rate)| Step::Pick(peer, want, rate)),
+        20 => (peer.clone(), 0usize..4).prop_map(|(peer, nth)| Step::Deliver(peer, nth)),
+        2 => (peer.clone(), 0..PIECES, 0..BLOCKS).prop_map(|(peer, piece, at)| Step::DeliverAny(peer, piece, at)),
+        2 => (peer.clone(), 0usize..4).prop_map(|(peer, nth)| Step::Release(peer, nth)),
+        1 => peer.prop_map(Step::Choke),
+        8 => (0usize..3, 0u8..6).prop_map(|(nth, verdict)| Step::Judge(nth, verdict)),
+        1 => (0..PIECES).prop_map(Step::Withdraw),
+        1 => bits().prop_map(Step::Want),
+        1 => (0..PIECES, 0..PIECES + 3).prop_map(|(first, end)| Step::Read(first, end)),
+        1 => (0..PIECES, 0..PIECES, any::<bool>()).prop_map(|(first, end, known)| Step::Verifiable(first, end, known)),
+        2 => Just(Step::Spill),
+    ]
+}
+
+/// The same as naive sets.
+struct Model {
+    picker: Picker,
+    peers: BTreeMap<PeerKey, Bitfield>,
+    requested: BTreeSet<(Block, PeerKey)>,
+    received: BTreeMap<Block, PeerKey>,
+    have: BTreeSet<u32>,
+    wanted: Bitfield,
+    unverifiable: BTreeSet<u32>,
+    reading: bool,
+    parole: BTreeSet<u32>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let geometry = Geometry::contiguous(u64::from(PIECES * BLOCKS * BLOCK_SIZE), BLOCKS * BLOCK_SIZE).unwrap();
+        let wanted = Bitfield::full(PIECES);
+        let config = PickerConfig { block_budget: BUDGET, requesters: 2 };
+        Self {
+            picker: Picker::new(&geometry, &Bitfield::empty(PIECES), &wanted, config, 99),
+            peers: BTreeMap::new(),
+            requested: BTreeSet::new(),
+            received: BTreeMap::new(),
+            have: BTreeSet::new(),
+            wanted,
+            unverifiable: BTreeSet::new(),
+            reading: false,
+            parole: BTreeSet::new(),
+        }
+    }
+
+    fn is_open(&self, piece: u32) -> bool {
+        self.received.keys().chain(self.requested.iter().map(|(block, _)| block)).any(|block| block.piece.0 == piece)
+    }
+
+    fn full(&self) -> Vec<u32> {
+        let full = |piece: &u32| (0..BLOCKS).all(|index| self.received.contains_key(&block(*piece, index)));
+        (0..PIECES).filter(full).collect()
+    }
+
+    fn availability(&self, piece: u32) -> u32 {
+        let holders = self.peers.values().filter(|has| has.has(PieceIndex(piece)));
+        u32::try_from(holders.count()).unwrap()
+    }
+
+    /// Pieces that could be opened for a peer.
+    fn waiting(&self, has: &Bitfield) -> Vec<u32> {
+        let waits = |piece: &u32| {
+            has.has(PieceIndex(*piece))
+                && self.wanted.has(PieceIndex(*piece))
+                && !self.have.contains(piece)
+                && !self.unverifiable.contains(piece)
+                && !self.is_open(*piece)
+        };
+        (0..PIECES).filter(waits).collect()
+    }
+
+    fn owed(&self, peer: PeerKey) -> Vec<Block> {
+        self.requested.iter().filter(|(_, owes)| *owes == peer).map(|(block, _)| *block).collect()
+    }
+
+    fn forget_piece(&mut self, piece: u32) {
+        self.requested.retain(|(block, _)| block.piece.0 != piece);
+        self.received.retain(|block, _| block.piece.0 != piece);
+    }
+
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::Join(peer, has) => self.join(PeerKey(peer.into()), &has),
+            Step::Leave(peer) => self.leave(PeerKey(peer.into())),
+            Step::Have(peer, piece) => {
+                let peer = PeerKey(peer.into());
+                if self.peers.get_mut(&peer).is_some_and(|has| has.set(PieceIndex(piece))) {
+                    self.picker.peer_have(peer, PieceIndex(piece));
+                }
+            }
+            Step::Pick(peer, want, rate) => self.pick(PeerKey(peer.into()), want, rate),
+            Step::Deliver(peer, nth) => {
+                let peer = PeerKey(peer.into());
+                if let Some(block) = self.owed(peer).get(nth) {
+                    self.deliver(peer, *block);
+                }
+            }
+            Step::DeliverAny(peer, piece, index) => self.deliver(PeerKey(peer.into()), block(piece, index)),
+            Step::Release(peer, nth) => {
+                let peer = PeerKey(peer.into());
+                if let Some(block) = self.owed(peer).get(nth) {
+                    assert!(self.picker.release(peer, *block));
+                    self.requested.remove(&(*block, peer));
+                }
+            }
+            Step::Choke(peer) => {
+                let peer = PeerKey(peer.into());
+                self.picker.release_all(peer);
+                self.requested.retain(|(_, owes)| *owes != peer);
+            }
+            Step::Judge(nth, verdict) => self.judge(nth, verdict),
+            Step::Withdraw(piece) => {
+                self.picker.withdraw(PieceIndex(piece));
+                self.have.remove(&piece);
+            }
+            Step::Want(wanted) => self.want(&wanted),
+            Step::Read(first, end) => {
+                self.reading = first < end;
+                self.picker.set_readers(&[ReadRange { first, end }]);
+            }
+            Step::Verifiable(first, end, true) => {
+                self.picker.set_verifiable(first..end);
+                self.unverifiable.retain(|piece| !(first..end).contains(piece));
+            }
+            Step::Verifiable(first, end, false) => {
+                self.picker.set_unverifiable(first..end);
+                self.unverifiable.extend(first..end);
+            }
+            Step::Spill => {
+                if let Some(piece) = self.picker.spill_candidate() {
+                    self.picker.spilled(piece);
+                }
+            }
+        }
+        self.picker.check().unwrap();
+        assert_eq!(self.picker.requests().collect::<BTreeSet<_>>(), self.requested);
+        for piece in 0..PIECES {
+            assert_eq!(self.picker.availability(PieceIndex(piece)), self.availability(piece), "piece {piece}");
+        }
+    }
+
+    fn join(&mut self, peer: PeerKey, has: &[bool]) {
+        if self.peers.contains_key(&peer) {
+            return;
+        }
+        let mut bits = Bitfield::empty(PIECES);
+        for (piece, _) in (0..).zip(has).filter(|(_, has)| **has) {
+            bits.set(PieceIndex(piece));
+        }
+        self.picker.peer_joined(peer, &bits);
+        self.peers.insert(peer, bits);
+    }
+
+    fn leave(&mut self, peer: PeerKey) {
+        if let Some(has) = self.peers.remove(&peer) {
+            self.picker.peer_left(peer, &has);
+            self.requested.retain(|(_, owes)| *owes != peer);
+        }
+    }
+
+    fn pick(&mut self, peer: PeerKey, want: usize, rate: u64) {
+        let Some(has) = self.peers.get(&peer).cloned() else {
+            return;
+        };
+        let mut waiting = self.waiting(&has);
+        let mut out = Vec::new();
+        self.picker.pick(&Asker { peer, has: &has, rate, only: None }, want, &mut out);
+        assert!(out.len() <= want);
+        for block in &out {
+            let piece = block.piece.0;
+            assert!(has.has(block.piece) && self.wanted.has(block.piece) && !self.have.contains(&piece));
+            assert!(!self.received.contains_key(block));
+            let others = self.requested.iter().filter(|(asked, _)| asked == block).count();
+            let endgame = self.reading || self.picker.is_endgame();
+            assert!(others == 0 || (others == 1 && endgame && !self.parole.contains(&piece)), "{block:?} of {others}");
+            if let Some(at) = waiting.iter().position(|waits| *waits == piece) {
+                let ordered = !self.reading && self.parole.is_empty();
+                let rarest = waiting.iter().map(|piece| self.availability(*piece)).min();
+                assert!(!ordered || Some(self.availability(piece)) == rarest, "{piece} is not the rarest");
+                waiting.swap_remove(at);
+            }
+            assert!(self.requested.insert((*block, peer)));
+        }
+        let open = (0..PIECES).filter(|piece| self.is_open(*piece)).count();
+        let room = (open + 1) * BLOCKS as usize <= BUDGET;
+        if out.len() < want && self.parole.is_empty() && room {
+            assert_eq!(self.waiting(&has), [], "{peer:?} could be asked for more");
+        }
+    }
+
+    fn deliver(&mut self, peer: PeerKey, block: Block) {
+        let asked: BTreeSet<PeerKey> = self.requested.iter().filter(|(at, _)| *at == block).map(|at| at.1).collect();
+        let useful = self.is_open(block.piece.0) && !self.received.contains_key(&block);
+        match self.picker.received(peer, block) {
+            Received::Unwanted => {
+                let alone = self.parole.contains(&block.piece.0) && !asked.contains(&peer);
+                assert!(!useful || alone, "{block:?} was useful");
+            }
+            Received::Accepted { piece_full, cancel } => {
+                assert!(useful);
+                let others: BTreeSet<PeerKey> = asked.into_iter().filter(|other| *other != peer).collect();
+                assert_eq!(cancel.into_iter().collect::<BTreeSet<_>>(), others);
+                self.requested.retain(|(at, _)| *at != block);
+                self.received.insert(block, peer);
+                assert_eq!(piece_full, self.full().contains(&block.piece.0));
+            }
+        }
+    }
+
+    fn judge(&mut self, nth: usize, verdict: u8) {
+        let Some(piece) = self.full().get(nth).copied() else {
+            return;
+        };
+        match verdict {
+            0 => self.picker.store_failed(PieceIndex(piece)),
+            1 => {
+                let senders: Vec<PeerKey> = (0..BLOCKS).map(|index| self.received[&block(piece, index)]).collect();
+                assert_eq!(self.picker.failed(PieceIndex(piece)), senders);
+                self.parole.insert(piece);
+            }
+            _ => {
+                self.picker.verified(PieceIndex(piece));
+                self.have.insert(piece);
+                self.parole.remove(&piece);
+            }
+        }
+        self.forget_piece(piece);
+    }
+
+    fn want(&mut self, wanted: &[bool]) {
+        let mut bits = Bitfield::empty(PIECES);
+        for (piece, _) in (0..).zip(wanted).filter(|(_, wanted)| **wanted) {
+            bits.set(PieceIndex(piece));
+        }
+        let dropped = self.picker.set_wanted(&bits);
+        for (peer, block) in dropped.requests {
+            assert!(self.requested.contains(&(block, peer)));
+        }
+        for piece in dropped.pieces {
+            assert!(!bits.has(piece) && self.is_open(piece.0));
+            self.forget_piece(piece.0);
+        }
+        self.wanted = bits;
+    }
+
+    /// Everybody but one honest seed is silent; it fetches all that is wanted.
+    fn finish(&mut self) {
+        let seed = PeerKey(100);
+        for peer in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.apply(Step::Choke(u8::try_from(peer.0).unwrap()));
+        }
+        self.apply(Step::Verifiable(0, PIECES, true));
+        self.apply(Step::Join(100, vec![true; PIECES as usize]));
+        for _ in 0..200 {
+            for _ in self.full() {
+                self.judge(0, 2);
+            }
+            if self.picker.is_done() {
+                return;
+            }
+            self.pick(seed, 4, 1_000);
+            for block in self.owed(seed) {
+                self.deliver(seed, block);
+            }
+            self.apply(Step::Spill);
+        }
+        panic!("not done: {:?}", self.picker);
+    }
+}
+
+proptest! {
+    #[test]
+    fn behaves_as_naive_sets_do_and_one_honest_seed_is_enough(
+        steps in proptest::collection::vec(step(), 1..120)
+    ) {
+        let mut model = Model::new();
+        for step in steps {
+            model.apply(step);
+        }
+        model.finish();
+    }
+}
