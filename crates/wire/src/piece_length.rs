@@ -12,13 +12,18 @@ const LONGEST: u32 = 16 << 20;
 const PIECES_AIMED_AT: u64 = 2_048;
 /// Never more than these, whatever the padding.
 const PIECES_AT_MOST: u64 = 1 << 20;
+/// How many piece hashes there is room for in an info dictionary, 30 MiB.
+const ROOM: u64 = 3 << 19;
+/// How many piece hashes take the room of a file's description, about 200 bytes in a hybrid with its pad.
+const PER_FILE: u64 = 10;
 /// Padding of a hybrid may be this part of the files, at most.
 const PADDING_PART: u64 = 100;
 
 /// The piece length, bytes, for files of these sizes in bytes.
 ///
 /// A power of two: the shortest of 16 KiB to 16 MiB that makes 2,048 pieces or fewer; for several files then as short
-/// as it takes to keep the padding of a hybrid within 1 % of the files, as far as 16 KiB and 2^20 pieces allow.
+/// as it takes to keep the padding of a hybrid within 1 % of the files, as far as 16 KiB, 2^20 pieces and the largest
+/// info dictionary allow.
 #[must_use]
 pub fn piece_length(sizes: &[u64]) -> u32 {
     let total = sizes.iter().fold(0u64, |total, size| total.saturating_add(*size));
@@ -29,7 +34,10 @@ pub fn piece_length(sizes: &[u64]) -> u32 {
     while length > BLOCK_SIZE && padding(sizes, length) > total / PADDING_PART {
         length /= 2;
     }
-    while length < PIECE_LENGTH && pieces(sizes, length) > PIECES_AT_MOST {
+    let files = sizes.len() as u64;
+    // A file takes a piece at least, so that longer pieces do not help below this.
+    let room = ROOM.saturating_sub(PER_FILE.saturating_mul(files)).max(files.saturating_mul(2));
+    while length < PIECE_LENGTH && pieces(sizes, length) > PIECES_AT_MOST.min(room) {
         length *= 2;
     }
     length
@@ -82,7 +90,7 @@ mod tests {
         for (size, length) in single {
             assert_eq!(u64::from(piece_length(&[size])), length, "{size}");
         }
-        let several: [(&[u64], u64); 8] = [
+        let several: [(&[u64], u64); 10] = [
             (&[], 16 * K),
             (&[0, 0], 16 * K),
             (&[G, G], M),
@@ -91,6 +99,8 @@ mod tests {
             (&[2_000_000_000, 100, 3_000, 50_000_000], M),
             (&[5_000_000; 200], 64 * K),
             (&[1_500; 100_000], 16 * K),
+            (&[1_000_000; 20_000], 32 * K),
+            (&[1_000_000; 100_000], 256 * K),
         ];
         for (sizes, length) in several {
             assert_eq!(u64::from(piece_length(sizes)), length, "{} files", sizes.len());
