@@ -24,6 +24,12 @@ pub(crate) const HOLDER_BYTES: usize = 300;
 #[serde(transparent)]
 pub struct CommandId(#[serde(with = "hex")] pub [u8; 16]);
 
+impl From<[u8; 16]> for CommandId {
+    fn from(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
 /// A command with what makes it repeatable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
