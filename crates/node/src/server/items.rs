@@ -1,0 +1,174 @@
+//! What the catalogue holds, for programs: lists, single items, their .torrent files and magnet links.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Extension, Query, State};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
+use obt_catalogue::{CatalogueError, Entry, LastHolder, Layout, NameArgument, Resolved};
+use obt_tracker::SwarmStats;
+use obt_wire::metainfo::Metainfo;
+use serde::Deserialize;
+
+use super::App;
+use super::clock::rfc3339;
+use super::connections::Ends;
+use super::error::ApiError;
+use super::origin::Origin;
+use super::paths;
+use crate::api_types::{Item, ItemFile, ItemPage, ItemVersion, LastHeld};
+
+/// The query of a list.
+#[derive(Debug, Deserialize)]
+pub(super) struct ListQuery {
+    #[serde(default)]
+    q: String,
+    cursor: Option<String>,
+    #[serde(default = "default_limit")]
+    limit: u32,
+}
+
+fn default_limit() -> u32 {
+    100
+}
+
+/// `GET /api/v1/items?q=&cursor=&limit=`
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<ItemPage>, ApiError> {
+    let Query(ListQuery { q, cursor, limit }) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let page = app.catalogue.read(move |reader| reader.search(&q, cursor.as_deref(), limit)).await?;
+    let now = Instant::now();
+    let items = page.entries.iter().map(|entry| item(entry, app.state.stats(&entry.content.hashes, now)));
+    Ok(Json(ItemPage { items: items.collect(), cursor: page.cursor }))
+}
+
+/// `GET /api/v1/items/NAME[@VERSION]`
+pub(super) async fn show(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Item>, ApiError> {
+    let found = app.find(named(&uri, "/api/v1/items/", "")?).await?;
+    let metainfo = app.metainfos.load(&app.catalogue, found.entry.content.blob).await?;
+    let stats = app.state.stats(&found.entry.content.hashes, Instant::now());
+    let mut item = item(&found.entry, stats);
+    item.files = files(&metainfo);
+    if item.holders == 0 {
+        item.last_held = found.last_holder.map(|last| LastHeld { address: last.holder, at: rfc3339(last.at_ms) });
+    }
+    let newest = found.versions.last().map(|version| version.version);
+    item.newest = newest.filter(|newest| *newest != item.version);
+    let others = found.versions.iter().filter(|version| version.version != item.version);
+    item.versions = others.map(version).collect();
+    Ok(Json(item))
+}
+
+/// `GET /items/NAME.torrent` and `/items/NAME.magnet`
+pub(super) async fn export(
+    State(app): State<Arc<App>>,
+    Extension(ends): Extension<Ends>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let magnet = uri.path().ends_with(".magnet");
+    let suffix = if magnet { ".magnet" } else { ".torrent" };
+    let found = app.find(named(&uri, "/items/", suffix)?).await?;
+    let metainfo = app.metainfos.load(&app.catalogue, found.entry.content.blob).await?;
+    let origin = Origin::of(&app, &headers, &ends);
+    let trackers = vec![origin.trackers()];
+    let web_seed = origin.web_seed(&found.entry);
+    if magnet {
+        let mut magnet = metainfo.magnet();
+        (magnet.trackers, magnet.web_seeds) = (trackers.concat(), vec![web_seed]);
+        return Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{magnet}\n")).into_response());
+    }
+    let disposition = attachment(&format!("{}.torrent", found.entry.name.last_component()));
+    let torrent = app.metainfos.work(move || {
+        let metainfo = Metainfo { trackers, web_seeds: vec![web_seed], ..Metainfo::clone(&metainfo) };
+        metainfo.to_bytes()
+    });
+    let headers = [(CONTENT_TYPE, "application/x-bittorrent".to_owned()), (CONTENT_DISPOSITION, disposition)];
+    Ok((headers, torrent.await?).into_response())
+}
+
+/// `Content-Disposition` of a file to be kept under this name (RFC 6266).
+fn attachment(name: &str) -> String {
+    format!("attachment; filename*=UTF-8''{}", paths::escaped(name))
+}
+
+/// The name in a request's path between `prefix` and `suffix`.
+pub(super) fn named(uri: &Uri, prefix: &str, suffix: &str) -> Result<NameArgument, ApiError> {
+    let raw = uri.path().strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
+    let raw = raw.ok_or_else(ApiError::no_route)?;
+    paths::argument(raw).map_err(|_| ApiError::no_item(raw))
+}
+
+/// A version, with what is shown beside it.
+pub(super) struct Found {
+    pub(super) entry: Entry,
+    pub(super) versions: Vec<Entry>,
+    pub(super) last_holder: Option<LastHolder>,
+}
+
+impl App {
+    /// The version with exactly this name.
+    pub(super) async fn find(&self, argument: NameArgument) -> Result<Found, ApiError> {
+        let name = argument.base().to_owned();
+        let ask = move |reader: &obt_catalogue::Reader| -> Result<_, CatalogueError> {
+            let resolved = reader.resolve(&argument)?;
+            let Resolved::Found { entry, inner: None } = resolved else {
+                return Ok(Err(resolved));
+            };
+            let versions = reader.versions(&entry.name)?;
+            let last_holder = reader.last_holder(&entry.content.hashes)?;
+            Ok(Ok(Found { entry: *entry, versions, last_holder }))
+        };
+        match self.catalogue.read(ask).await? {
+            Ok(found) => Ok(found),
+            Err(Resolved::NoVersion { name, newest }) => Err(ApiError::no_version(&name, newest)),
+            Err(Resolved::NoItem | Resolved::Found { .. }) => Err(ApiError::no_item(&name)),
+        }
+    }
+}
+
+fn item(entry: &Entry, stats: SwarmStats) -> Item {
+    let content = &entry.content;
+    Item {
+        name: entry.name.to_string(),
+        version: entry.version,
+        size: content.size,
+        files: Vec::new(),
+        file_count: u64::from(content.files),
+        info_hash_v1: content.hashes.v1.map(|hash| hash.to_string()),
+        info_hash_v2: content.hashes.v2.map(|hash| hash.to_string()),
+        holders: u64::from(stats.seeds),
+        downloaders: u64::from(stats.leechers),
+        completed: u64::from(stats.completed),
+        publisher: entry.publisher.to_string(),
+        published_at: rfc3339(entry.published_ms),
+        last_held: None,
+        newest: None,
+        versions: Vec::new(),
+    }
+}
+
+fn version(entry: &Entry) -> ItemVersion {
+    ItemVersion {
+        version: entry.version,
+        info_hash_v1: entry.content.hashes.v1.map(|hash| hash.to_string()),
+        info_hash_v2: entry.content.hashes.v2.map(|hash| hash.to_string()),
+        published_at: rfc3339(entry.published_ms),
+    }
+}
+
+fn files(metainfo: &Metainfo) -> Vec<ItemFile> {
+    let files = metainfo.info.data_files();
+    files.map(|(_, file)| ItemFile { path: file.path.join("/"), size: file.size }).collect()
+}
+
+/// What the catalogue keeps of a metainfo, but for where its blob is.
+pub(super) fn layout(metainfo: &Metainfo) -> Layout {
+    if metainfo.info.single_file { Layout::File } else { Layout::Folder }
+}

@@ -1,0 +1,283 @@
+//! The tracker's server: one TCP port for announces, the catalogue, files and the web page, and UDP announces beside it.
+//!
+//! What is answered is decided in `obt-tracker` and `obt-catalogue`; here requests come in, get their place and their
+//! time, and go out as JSON.
+
+mod catalogue;
+mod clock;
+mod connections;
+mod error;
+mod events;
+mod files;
+mod items;
+mod limits;
+mod listen;
+mod metainfos;
+mod origin;
+mod paths;
+mod publish;
+mod routes;
+pub mod state;
+mod status;
+mod upkeep;
+mod web;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
+
+pub use obt_catalogue::PublishPolicy;
+use obt_catalogue::signing::{KeyError, Keypair, PublicKey, ReplayGuard};
+use obt_catalogue::{CatalogueError, Command};
+use obt_tracker::limits::Limits;
+use obt_tracker::swarms::SHARD_BITS;
+use obt_tracker::{Advertised, StoreConfig};
+use thiserror::Error;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use self::catalogue::{CatalogueFailure, CatalogueTasks};
+use self::connections::{Answered, Front, Places};
+use self::events::Events;
+pub use self::files::{FileRequest, FileSource, FileStream, FileUnavailable, Opening};
+pub use self::listen::{TrackerListen, TrackerPort};
+use self::metainfos::Metainfos;
+pub use self::origin::{Advertise, ParseAdvertiseError};
+use self::state::TrackerState;
+use crate::state::{StateError, StateFolder, read_private, write_private};
+
+/// Longest key file, bytes: one line.
+const KEY_FILE_BYTES: u64 = 1_024;
+
+/// What a tracker is told at start.
+pub struct TrackerConfig {
+    /// Keys and catalogue; locked by whoever runs the server.
+    pub state: StateFolder,
+    /// Where to listen.
+    pub listen: TrackerListen,
+    /// What others are told instead of the addresses that they reached.
+    pub advertise: Option<Advertise>,
+    /// Who may publish from here on; None leaves it as it was.
+    pub publish: Option<PublishPolicy>,
+    /// Budgets of the swarms.
+    pub limits: Limits,
+    /// Where the bytes of `/files` come from, if that is known already; see [`TrackerServer::serve_files`].
+    pub files: Option<Arc<dyn FileSource>>,
+}
+
+impl TrackerConfig {
+    /// What is right for most, with this state.
+    #[must_use]
+    pub fn new(state: StateFolder) -> Self {
+        Self {
+            state,
+            listen: TrackerListen::default(),
+            advertise: None,
+            publish: None,
+            limits: Limits::default(),
+            files: None,
+        }
+    }
+}
+
+/// Why a tracker does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Somebody else has the port, or it may not be had.
+    #[error("cannot listen at {at}")]
+    Listen {
+        /// What was asked for.
+        at: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The catalogue's file cannot be used.
+    #[error("cannot open the catalogue")]
+    Catalogue(#[source] CatalogueError),
+    /// The catalogue cannot be written.
+    #[error("cannot write the catalogue")]
+    Write(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The key file cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The key file holds something else.
+    #[error("{path} is no key file")]
+    Key {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        source: KeyError,
+    },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    Random,
+}
+
+impl From<CatalogueFailure> for StartError {
+    fn from(error: CatalogueFailure) -> Self {
+        Self::Write(Box::new(error))
+    }
+}
+
+/// A running tracker. Dropping it stops it at once; [`shutdown`](Self::shutdown) lets answers end.
+pub struct TrackerServer {
+    app: Arc<App>,
+    addresses: Vec<SocketAddr>,
+    publisher: Keypair,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+/// What all requests share.
+struct App {
+    catalogue: CatalogueTasks,
+    state: Arc<TrackerState>,
+    metainfos: Metainfos,
+    events: Events,
+    replays: Mutex<ReplayGuard>,
+    files: OnceLock<Arc<dyn FileSource>>,
+    advertise: Option<Advertise>,
+    port: u16,
+    udp_port: Option<u16>,
+    started: Instant,
+    places: Arc<Places>,
+    answered: Arc<Answered>,
+    /// Requests being answered.
+    requests: Semaphore,
+    /// KiB of .torrent files that are coming in.
+    uploads: Semaphore,
+    /// Files being sent.
+    streams: Arc<Semaphore>,
+}
+
+impl TrackerServer {
+    /// Opens the catalogue, binds, and serves.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: TrackerConfig) -> Result<Self, StartError> {
+        let publisher = own_key(&config.state)?;
+        let path = config.state.catalogue();
+        let catalogue = CatalogueTasks::open(&path).map_err(StartError::Catalogue)?;
+        admit_own_key(&catalogue, publisher.public()).await?;
+        if let Some(policy) = config.publish {
+            catalogue.apply_own(Command::SetPublishPolicy { policy }).await?;
+        }
+        let contents = catalogue.read(obt_catalogue::Reader::contents).await.map_err(StartError::Catalogue)?;
+
+        let bound = listen::bind(config.listen)
+            .map_err(|source| StartError::Listen { at: config.listen.to_string(), source })?;
+        let state = Arc::new(TrackerState::new(&store_config(&config)?, Instant::now()));
+        let app = Arc::new(App {
+            catalogue,
+            state,
+            metainfos: Metainfos::new(),
+            events: Events::new(),
+            replays: Mutex::new(ReplayGuard::new()),
+            files: config.files.map_or_else(OnceLock::new, OnceLock::from),
+            advertise: config.advertise,
+            port: bound.port,
+            udp_port: None,
+            started: Instant::now(),
+            places: Arc::default(),
+            answered: Arc::default(),
+            requests: Semaphore::new(limits::REQUESTS),
+            uploads: Semaphore::new(limits::UPLOAD_KIB as usize),
+            streams: Arc::new(Semaphore::new(limits::STREAMS)),
+        });
+        publish::pin_all(&app, &contents);
+        Ok(Self::serve(app, bound, publisher))
+    }
+
+    fn serve(app: Arc<App>, bound: listen::Bound, publisher: Keypair) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let front =
+            Front { routes: routes::all(&app), places: Arc::clone(&app.places), answered: Arc::clone(&app.answered) };
+        let mut tasks = JoinSet::new();
+        let addresses = bound.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+        for socket in bound.sockets {
+            tasks.spawn(connections::accept(socket, front.clone(), stopped.clone()));
+        }
+        tasks.spawn(upkeep::run(Arc::downgrade(&app)));
+        tracing::info!(port = app.port, "the tracker is up");
+        Self { app, addresses, publisher, stop, tasks }
+    }
+
+    /// The TCP and UDP port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.app.port
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The key in `STATE/publish.key`, which may publish here.
+    #[must_use]
+    pub fn publisher(&self) -> &Keypair {
+        &self.publisher
+    }
+
+    /// Who is in which swarm.
+    #[must_use]
+    pub fn state(&self) -> &Arc<TrackerState> {
+        &self.app.state
+    }
+
+    /// Says where the bytes of `/files` come from, where that was not known at start. Only the first word counts.
+    pub fn serve_files(&self, source: Arc<dyn FileSource>) {
+        let _ = self.app.files.set(source);
+    }
+
+    /// Stops: takes no more connections, lets answers under way end for 2 s, and notes who was here last.
+    pub async fn shutdown(mut self) {
+        let _ = self.stop.send(true);
+        upkeep::note_changes(&self.app).await;
+        let deadline = tokio::time::Instant::now() + limits::STOP;
+        while self.app.places.count() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(limits::STOP / 40).await;
+        }
+        self.tasks.shutdown().await;
+    }
+}
+
+/// The key of this machine, made at the first start.
+fn own_key(state: &StateFolder) -> Result<Keypair, StartError> {
+    let path = state.publish_key();
+    if path.exists() {
+        let text = read_private(&path, KEY_FILE_BYTES)?;
+        let key = Keypair::from_file_text(&text);
+        return key.map_err(|source| StartError::Key { path: path.display().to_string(), source });
+    }
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
+    let key = Keypair::from_seed(&seed);
+    write_private(&path, key.to_file_text().as_bytes())?;
+    Ok(key)
+}
+
+/// The key of this machine may publish, unless it was revoked.
+async fn admit_own_key(catalogue: &CatalogueTasks, key: PublicKey) -> Result<(), StartError> {
+    let known = catalogue.read(obt_catalogue::Reader::keys).await.map_err(StartError::Catalogue)?;
+    if known.iter().all(|record| record.key != key) {
+        let label = "this machine".to_owned();
+        catalogue.apply_own(Command::AddKey { key, label, names: Some(limits::OWN_NAMES) }).await?;
+    }
+    Ok(())
+}
+
+fn store_config(config: &TrackerConfig) -> Result<StoreConfig, StartError> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|_| StartError::Random)?;
+    let advertised = config.advertise.as_ref().and_then(|advertise| advertise.host.parse().ok());
+    let advertised = match advertised {
+        Some(std::net::IpAddr::V4(ip)) => Advertised { v4: Some(ip), v6: None },
+        Some(std::net::IpAddr::V6(ip)) => Advertised { v4: None, v6: Some(ip) },
+        None => Advertised::default(),
+    };
+    Ok(StoreConfig { shard_bits: SHARD_BITS, limits: config.limits, advertised, secret })
+}

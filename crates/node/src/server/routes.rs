@@ -1,0 +1,58 @@
+//! Which handler answers which path, and the bounds on all of them (DESIGN §4).
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::time::timeout;
+
+use super::error::ApiError;
+use super::{App, events, files, items, limits, publish, status, web};
+
+/// All routes. `/openapi.json` describes each of them.
+pub(super) fn all(app: &Arc<App>) -> Router {
+    let answers = Router::new()
+        .route("/", get(web::page))
+        .route("/page.css", get(web::style))
+        .route("/page.js", get(web::script))
+        .route("/openapi.json", get(web::contract))
+        .route("/api/v1/items", get(items::list))
+        .route("/api/v1/peers", get(status::peers))
+        .route("/api/v1/status", get(status::status))
+        .route("/healthz", get(status::health))
+        .route("/readyz", get(status::ready))
+        .route("/metrics", get(status::metrics))
+        .route("/items/{*name}", get(items::export))
+        .layer(middleware::from_fn(in_time));
+    // Bodies that come in have times of their own.
+    let changes =
+        Router::new().route("/api/v1/items/{*name}", get(items::show).put(publish::publish).delete(publish::withdraw));
+    let bounded = answers.merge(changes).layer(middleware::from_fn_with_state(Arc::clone(app), one_of_many));
+    // Streams hold their place as long as they last, so they are counted apart.
+    let streams = Router::new().route("/files/{*name}", get(files::serve)).route("/api/v1/events", get(events::listen));
+    bounded
+        .merge(streams)
+        .fallback(async || ApiError::no_route())
+        .method_not_allowed_fallback(async || {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "this method does not work here")
+        })
+        .with_state(Arc::clone(app))
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    match timeout(limits::ANSWER, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::busy("the answer took too long").into_response(),
+    }
+}
+
+async fn one_of_many(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let Ok(_turn) = app.requests.try_acquire() else {
+        return ApiError::busy("too many requests at once").into_response();
+    };
+    next.run(request).await
+}
