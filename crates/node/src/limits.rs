@@ -70,3 +70,45 @@ pub const TORRENT_COMMANDS: usize = 64;
 pub const STOP_ANNOUNCE: Duration = Duration::from_secs(1);
 /// Time for a graceful stop as a whole (F03); what is not done then is left to the next start.
 pub const STOP: Duration = Duration::from_secs(5);
+
+/// Time for the name of a tracker: resolvers themselves give up after 5 s a try.
+pub const RESOLVE: Duration = Duration::from_secs(10);
+/// Time for a tracker's TCP connect, and TLS.
+pub const ANNOUNCE_CONNECT: Duration = Duration::from_secs(10);
+/// Time for a whole announce over HTTP, redirects included (R01).
+pub const ANNOUNCE_HTTP: Duration = Duration::from_secs(30);
+/// Most redirects of one announce (R05).
+pub const ANNOUNCE_REDIRECTS: usize = 5;
+/// Announces over HTTP at once, of all torrents: each is a connection.
+pub const ANNOUNCES_HTTP: usize = 16;
+/// Announces over UDP at once, of all torrents: each is a socket or two, and a dead tracker holds its own for long.
+pub const ANNOUNCES_UDP: usize = 64;
+/// Time for the first answer of a UDP tracker; twice that for the next (BEP 15).
+pub const ANNOUNCE_UDP_FIRST: Duration = Duration::from_secs(15);
+/// Tries at a UDP tracker: 45 s in all, after which its tier's next one is worth more than patience.
+pub const ANNOUNCE_UDP_TRIES: u32 = 2;
+/// How much longer than the first of a tracker's two address families the second may take.
+pub const ANNOUNCE_FAMILY_GRACE: Duration = Duration::from_secs(1);
+/// How long a connection id may be used (BEP 15).
+pub const CONNECTION_ID_LIFE: Duration = Duration::from_secs(60);
+/// Connection ids remembered at once.
+pub const CONNECTION_IDS: usize = 1_000;
+
+/// Least time between two messages of a lease: the first change goes out at once, those close behind it together.
+pub const LEASE_PAUSE: Duration = Duration::from_millis(10);
+/// Time for a lease's whole exchange: less than a renewal's interval.
+pub const LEASE_EXCHANGE: Duration = Duration::from_secs(10);
+/// Time for a lease's TCP connect.
+pub const LEASE_CONNECT: Duration = Duration::from_secs(5);
+/// Items in one message of a lease, under 100 bytes each; more go in messages after it.
+pub const LEASE_ITEMS: usize = 5_000;
+/// Swarms for which one message asks for peers; as many as a tracker of ours answers.
+pub const LEASE_WANTS: usize = 2_000;
+/// Commands that wait for the task of one lease; whoever sends one more waits.
+pub const LEASE_COMMANDS: usize = 1_024;
+/// Largest answer to a lease, bytes: 40,000 addresses.
+pub const LEASE_REPLY_BYTES: usize = 4 << 20;
+/// Time until a lease is tried again after the first failure; doubled up to the interval.
+pub const LEASE_RETRY: Duration = Duration::from_secs(1);
+/// Least and most seconds between renewals, whatever the tracker says: one that forgets us after 40 s may miss one.
+pub const LEASE_INTERVAL_SECONDS: std::ops::RangeInclusive<u64> = 5..=30;

@@ -1,0 +1,318 @@
+//! The task that keeps one lease: gathers what torrents say, sends it, renews.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::CONTENT_TYPE;
+use hyper::{Request, StatusCode};
+use obt_swarm::AnnounceReply;
+use obt_wire::compact::is_dialable;
+use obt_wire::files::escaped;
+use obt_wire::limits::{FAILURE_BYTES, TRACKER_PEERS};
+use obt_wire::{InfoHash, PeerId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::Http;
+use super::record::Record;
+use crate::announce::{AnnounceError, cause};
+use crate::api_types::{LeaseEvent, LeaseReply, LeaseRequest};
+use crate::limits::{LEASE_EXCHANGE, LEASE_INTERVAL_SECONDS, LEASE_PAUSE, LEASE_REPLY_BYTES, LEASE_RETRY, LEASE_WANTS};
+use crate::tracker_client::TrackerAddress;
+
+type Answer = oneshot::Sender<Result<AnnounceReply, AnnounceError>>;
+
+/// What the node wants of a lease. Each is answered once the tracker knows, or cannot be told.
+pub(super) enum Command {
+    Set { hash: InfoHash, left: u64, event: Option<LeaseEvent>, num_want: u32, answer: Answer },
+    Remove { hash: InfoHash, answer: Answer },
+    Join { answer: Answer },
+    Stop { answer: Answer },
+}
+
+/// Who we are, in every message.
+pub(super) struct Identity {
+    pub(super) peer_id: PeerId,
+    pub(super) secret: [u8; 16],
+    pub(super) port: u16,
+    pub(super) advertise: Vec<String>,
+}
+
+/// The times of a lease.
+#[derive(Debug, Clone)]
+pub(super) struct Tempo {
+    pub(super) pause: Duration,
+    pub(super) retry: Duration,
+    /// Between renewals, milliseconds.
+    pub(super) interval: RangeInclusive<u64>,
+}
+
+impl Default for Tempo {
+    fn default() -> Self {
+        let (least, most) = LEASE_INTERVAL_SECONDS.into_inner();
+        Self { pause: LEASE_PAUSE, retry: LEASE_RETRY, interval: least * 1_000..=most * 1_000 }
+    }
+}
+
+/// A command that waits for its answer.
+struct Waiting {
+    hash: Option<InfoHash>,
+    answer: Answer,
+}
+
+/// How it went with the tracker.
+struct Failing {
+    error: AnnounceError,
+    /// Time until the next try.
+    wait: Duration,
+}
+
+pub(super) struct Task {
+    url: String,
+    identity: Identity,
+    http: Http,
+    tempo: Tempo,
+    commands: mpsc::Receiver<Command>,
+    record: Record,
+    waiting: Vec<Waiting>,
+    /// Swarms for which peers are wanted, and how many.
+    wanted: BTreeSet<InfoHash>,
+    num_want: u32,
+    /// Between renewals, as the tracker wants it.
+    interval: Duration,
+    due: Option<Instant>,
+    /// End of the last exchange.
+    last: Option<Instant>,
+    failing: Option<Failing>,
+    stopping: bool,
+}
+
+impl Task {
+    pub(super) fn new(
+        tracker: &TrackerAddress,
+        identity: Identity,
+        http: Http,
+        tempo: Tempo,
+        commands: mpsc::Receiver<Command>,
+    ) -> Self {
+        Self {
+            url: format!("http://{tracker}/api/v1/lease"),
+            identity,
+            http,
+            interval: Duration::from_millis(*tempo.interval.start()),
+            tempo,
+            commands,
+            record: Record::default(),
+            waiting: Vec::new(),
+            wanted: BTreeSet::new(),
+            num_want: 0,
+            due: None,
+            last: None,
+            failing: None,
+            stopping: false,
+        }
+    }
+
+    /// Runs until it is stopped, or nobody is left who could say anything.
+    pub(super) async fn run(mut self) {
+        while !self.stopping {
+            self.wait().await;
+            if self.stopping || self.due.is_some_and(|due| due <= Instant::now()) {
+                self.exchange_all().await;
+            }
+        }
+    }
+
+    /// Takes commands until it is time for a message.
+    async fn wait(&mut self) {
+        while !self.stopping {
+            let due = self.due;
+            let time = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // All that has been said already goes into the message.
+                biased;
+                command = self.commands.recv() => self.take(command),
+                () = time => return,
+            }
+        }
+    }
+
+    fn take(&mut self, command: Option<Command>) {
+        let (hash, answer) = match command {
+            Some(Command::Set { hash, left, event, num_want, answer }) => {
+                self.record.set(hash, left, event);
+                if num_want > 0 && self.failing.is_none() {
+                    self.wanted.insert(hash);
+                    self.num_want = self.num_want.max(num_want);
+                }
+                (Some(hash), answer)
+            }
+            Some(Command::Remove { hash, answer }) => {
+                self.record.remove(hash);
+                self.wanted.remove(&hash);
+                (Some(hash), answer)
+            }
+            Some(Command::Join { answer }) => {
+                self.record.hold();
+                (None, answer)
+            }
+            Some(Command::Stop { answer }) => {
+                self.stop();
+                (None, answer)
+            }
+            None => return self.stop(),
+        };
+        self.heard(hash, answer);
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.record.clear();
+        self.wanted.clear();
+    }
+
+    /// Answers at once where the tracker has nothing to learn or cannot be told. Else the answer waits for a message,
+    /// which goes out now, or a moment after the last one so that others can join it.
+    fn heard(&mut self, hash: Option<InfoHash>, answer: Answer) {
+        if let Some(failing) = self.failing.as_ref().filter(|_| !self.stopping) {
+            // Nobody waits any more where this fails.
+            let _ = answer.send(Err(failing.error.clone()));
+            return;
+        }
+        let nothing_to_say = !self.record.has_news() && hash.is_none_or(|hash| !self.wanted.contains(&hash));
+        if nothing_to_say {
+            let _ = answer.send(Ok(self.reply(Vec::new())));
+            return;
+        }
+        self.waiting.push(Waiting { hash, answer });
+        let now = Instant::now();
+        let soon = self.last.map_or(now, |last| now.max(last + self.tempo.pause));
+        self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
+    }
+
+    fn reply(&self, peers: Vec<SocketAddr>) -> AnnounceReply {
+        AnnounceReply { interval: self.interval, peers, ..AnnounceReply::default() }
+    }
+
+    /// Says all that is new and asks for all that is wanted, or renews, in as many messages as it takes.
+    async fn exchange_all(&mut self) {
+        let mut peers = BTreeMap::new();
+        let result = if self.record.is_alive() { self.messages(&mut peers).await } else { Ok(()) };
+        let now = Instant::now();
+        match result {
+            Ok(()) => {
+                self.failing = None;
+                self.due = self.record.is_alive().then(|| now + self.interval);
+                for waiting in std::mem::take(&mut self.waiting) {
+                    let told = waiting.hash.and_then(|hash| peers.get(&hash).cloned()).unwrap_or_default();
+                    let _ = waiting.answer.send(Ok(self.reply(told)));
+                }
+            }
+            Err(error) => {
+                let wait = self.failing.take().map_or(self.tempo.retry, |failing| failing.wait * 2);
+                let wait = wait.min(self.interval.max(self.tempo.retry));
+                tracing::debug!(url = %self.url, %error, "a lease was not renewed");
+                self.due = Some(now + wait);
+                self.wanted.clear();
+                for waiting in std::mem::take(&mut self.waiting) {
+                    let _ = waiting.answer.send(Err(error.clone()));
+                }
+                self.failing = Some(Failing { error, wait });
+            }
+        }
+        self.num_want = 0;
+        self.last = Some(now);
+    }
+
+    async fn messages(&mut self, peers: &mut BTreeMap<InfoHash, Vec<SocketAddr>>) -> Result<(), AnnounceError> {
+        let mut resyncs = 0;
+        loop {
+            let want: Vec<InfoHash> = std::iter::from_fn(|| self.wanted.pop_first()).take(LEASE_WANTS).collect();
+            let reply = match self.exchange(&want).await {
+                Ok(reply) => reply,
+                Err(error) => {
+                    self.record.failed();
+                    return Err(error);
+                }
+            };
+            if reply.resync {
+                self.record.lost();
+                resyncs += 1;
+                if resyncs > 2 {
+                    return Err(AnnounceError::Refused("it forgets what it was told".into()));
+                }
+                self.wanted.extend(want);
+                continue;
+            }
+            self.record.accepted();
+            let (least, most) = self.tempo.interval.clone().into_inner();
+            self.interval = Duration::from_millis(reply.interval.saturating_mul(1_000).clamp(least, most));
+            peers.extend(reply.peers.iter().filter_map(|(hash, addrs)| Some((hash.parse().ok()?, parsed(addrs)))));
+            if !self.record.has_news() && self.wanted.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One message and its answer.
+    async fn exchange(&mut self, want: &[InfoHash]) -> Result<LeaseReply, AnnounceError> {
+        let request = self.request(want);
+        let body = serde_json::to_vec(&request).map_err(|error| AnnounceError::Unreachable(error.to_string()))?;
+        let request = Request::post(&self.url).header(CONTENT_TYPE, "application/json").body(Full::from(body));
+        let request = request.map_err(|error| AnnounceError::Unreachable(error.to_string()))?;
+        let answer = tokio::time::timeout(LEASE_EXCHANGE, fetch(&self.http, request)).await;
+        let (status, body) = answer.map_err(|_| AnnounceError::Silent)??;
+        match serde_json::from_slice::<LeaseReply>(&body) {
+            Ok(LeaseReply { failure: Some(reason), .. }) => Err(AnnounceError::Refused(shown(&reason))),
+            Ok(reply) if status.is_success() => Ok(reply),
+            Ok(_) => Err(AnnounceError::Status(status.as_u16())),
+            Err(_) if !status.is_success() => Err(AnnounceError::Status(status.as_u16())),
+            Err(error) => Err(AnnounceError::Refused(format!("its answer is not one to a lease: {error}"))),
+        }
+    }
+
+    fn request(&mut self, want: &[InfoHash]) -> LeaseRequest {
+        let sent = self.record.send().clone();
+        LeaseRequest {
+            peer_id: self.identity.peer_id.to_string(),
+            secret: HEXLOWER.encode(&self.identity.secret),
+            port: self.identity.port,
+            advertise: self.identity.advertise.clone(),
+            revision: sent.revision,
+            full: sent.full,
+            set: self.record.items(&sent),
+            removed: sent.removed.iter().map(InfoHash::to_string).collect(),
+            want: want.iter().map(InfoHash::to_string).collect(),
+            num_want: self.num_want,
+            stopped: sent.stopped,
+        }
+    }
+}
+
+async fn fetch(http: &Http, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), AnnounceError> {
+    let response = http.request(request).await.map_err(|error| AnnounceError::Unreachable(cause(&error)))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), LEASE_REPLY_BYTES).collect().await;
+    let body = body.map_err(|error| AnnounceError::Unreachable(cause(error.as_ref())))?;
+    Ok((status, body.to_bytes()))
+}
+
+fn parsed(addrs: &[String]) -> Vec<SocketAddr> {
+    let parsed = addrs.iter().filter_map(|addr| addr.parse().ok());
+    parsed.filter(|addr| is_dialable(*addr)).take(TRACKER_PEERS).collect()
+}
+
+fn shown(reason: &str) -> String {
+    let end = reason.floor_char_boundary(FAILURE_BYTES);
+    escaped(reason.get(..end).unwrap_or_default()).to_string()
+}
