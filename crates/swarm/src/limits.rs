@@ -161,8 +161,8 @@ pub const USELESS: Duration = Duration::from_secs(60);
 pub const DEPARTED: usize = 1_000;
 /// Proven bad blocks after which an address is banned (HOSTILE F35).
 pub const STRIKES: u32 = 3;
-/// Addresses that must have sent bad blocks, and good blocks that there must be for each bad one of a peer, for the
-/// network to be at fault and not the peer (HOSTILE F33).
-pub const STRIKES_SPREAD: (usize, u64) = (3, 1_000);
+/// Good blocks of a peer for each bad one that mean that its memory or the network is at fault, and not the peer: who lies
+/// for a purpose has to lie more often (HOSTILE F33, F35).
+pub const GOOD_PER_STRIKE: u64 = 300;
 /// Addresses whose share of the useful payload is told apart.
 pub const FROM_ADDRESSES: usize = 1_000;

@@ -286,14 +286,14 @@ impl PeerList {
         }
     }
 
-    /// Notes a proven lie of whoever is at `addr`; how many there were, and how many addresses lied.
-    pub(crate) fn strike(&mut self, addr: SocketAddr) -> (u32, usize) {
+    /// Notes a proven lie of whoever is at `addr`; how many there were.
+    pub(crate) fn strike(&mut self, addr: SocketAddr) -> u32 {
         if self.strikes.len() >= BANS {
             self.strikes.clear();
         }
         let strikes = self.strikes.entry(ban_key(canonical(addr))).or_insert(0);
         *strikes += 1;
-        (*strikes, self.strikes.len())
+        *strikes
     }
 
     /// Refuses whoever is at `addr`: an hour, twice as long each time.

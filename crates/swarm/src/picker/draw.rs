@@ -6,7 +6,7 @@ use obt_wire::{Bitfield, Block, PieceIndex};
 
 use super::open_pieces::{BlockState, OpenPiece};
 use super::piece_set::bit;
-use super::{Asker, Picker};
+use super::{Asker, Picker, Trust};
 use crate::event::PeerKey;
 use crate::limits::{RARITY_STEPS, URGENT_PIECES};
 
@@ -14,12 +14,25 @@ use crate::limits::{RARITY_STEPS, URGENT_PIECES};
 struct Draw<'a, 'b> {
     peer: PeerKey,
     has: &'a Bitfield,
+    trust: Trust,
     left: usize,
     out: &'b mut Vec<Block>,
+    fresh: Cursor,
+}
+
+/// How far [`Picker::draw_fresh`] has looked in one call of `pick`.
+#[derive(Debug, Default)]
+struct Cursor {
+    bucket: usize,
+    at: usize,
+    steps: usize,
+    /// There is nothing more to be had from it.
+    done: bool,
 }
 
 pub(super) fn draw(picker: &mut Picker, asker: &Asker<'_>, want: usize, out: &mut Vec<Block>) {
-    let mut draw = Draw { peer: asker.peer, has: asker.has, left: want, out };
+    let fresh = picker.cursor(asker.peer);
+    let mut draw = Draw { peer: asker.peer, has: asker.has, trust: asker.trust, left: want, out, fresh };
     if let Some(only) = asker.only {
         picker.draw_named(only, &mut draw);
         return;
@@ -28,8 +41,12 @@ pub(super) fn draw(picker: &mut Picker, asker: &Asker<'_>, want: usize, out: &mu
         picker.draw_for_readers(&mut draw);
     }
     if draw.left > 0 && picker.free.meets(draw.has) {
+        if draw.trust == Trust::Parole {
+            picker.draw_own(&mut draw);
+            picker.draw_fresh(u32::MAX, &mut draw);
+        }
         picker.draw_partial(&mut draw);
-        picker.draw_fresh(&mut draw);
+        picker.draw_fresh(u32::MAX, &mut draw);
         picker.draw_suspect(&mut draw);
     }
     if draw.left > 0 && picker.is_endgame() {
@@ -80,7 +97,17 @@ impl Picker {
         }
     }
 
-    /// Open pieces with missing blocks: the rarest first, then the one that needs the fewest.
+    /// Open pieces that are this peer's alone.
+    fn draw_own(&mut self, draw: &mut Draw<'_, '_>) {
+        let own = |piece: &u32| self.open.piece(*piece).is_some_and(|open| open.alone == Some(draw.peer));
+        let pieces: Vec<u32> = self.open.partial().iter().copied().filter(own).collect();
+        for piece in pieces {
+            self.take(piece, draw);
+        }
+    }
+
+    /// Open pieces with missing blocks: the rarest first, then the one that needs the fewest. What only few can send is
+    /// asked of them before what many can, even if that leaves a piece open: a seed among leechers is for its rare pieces.
     fn draw_partial(&mut self, draw: &mut Draw<'_, '_>) {
         let mut candidates: Vec<_> = self
             .open
@@ -95,7 +122,10 @@ impl Picker {
             })
             .collect();
         candidates.sort_unstable();
-        for (.., piece) in candidates {
+        for (Reverse(own), availability, _, piece) in candidates {
+            if !own {
+                self.draw_fresh(availability, draw);
+            }
             if draw.left == 0 {
                 return;
             }
@@ -103,29 +133,37 @@ impl Picker {
         }
     }
 
-    /// Pieces that are not open, rarest first.
-    fn draw_fresh(&mut self, draw: &mut Draw<'_, '_>) {
-        // A peer that is counted piece by piece has nothing that nobody counts for.
-        let counted = self.peers.get(&draw.peer).is_some_and(|known| !known.seed);
-        let (mut bucket, mut at, mut steps) = (usize::from(counted), 0, 0);
-        while draw.left > 0 && bucket < self.rarity.buckets() {
-            let Some(piece) = self.rarity.bucket(bucket).get(at).copied() else {
-                (bucket, at) = (bucket + 1, 0);
+    /// Pieces that are not open and that fewer than `below` peers have, rarest first.
+    fn draw_fresh(&mut self, below: u32, draw: &mut Draw<'_, '_>) {
+        let buckets = self.rarity.buckets().min(below as usize);
+        while draw.left > 0 && !draw.fresh.done && draw.fresh.bucket < buckets {
+            let Some(piece) = self.rarity.bucket(draw.fresh.bucket).get(draw.fresh.at).copied() else {
+                draw.fresh.bucket += 1;
+                draw.fresh.at = 0;
                 continue;
             };
-            steps += 1;
-            if steps == RARITY_STEPS && self.free.count_common(draw.has) as usize * 8 < self.rarity.waiting() {
-                return self.draw_gathered(draw);
+            draw.fresh.steps += 1;
+            if draw.fresh.steps == RARITY_STEPS && self.has_few_of_the_waiting(draw.has) {
+                draw.fresh.done = true;
+                self.draw_gathered(draw);
+            } else if !bit(draw.has, piece) || self.shuns(piece, draw.peer) {
+                draw.fresh.at += 1;
+            } else if self.open_piece(piece, draw.peer, draw.trust) {
+                self.take(piece, draw);
+            } else {
+                draw.fresh.done = true;
             }
-            if !bit(draw.has, piece) || self.shuns(piece, draw.peer) {
-                at += 1;
-                continue;
-            }
-            if !self.open_piece(piece, draw.peer) {
-                return;
-            }
-            self.take(piece, draw);
         }
+    }
+
+    /// Where to begin: a peer that is counted piece by piece has nothing that nobody counts for.
+    fn cursor(&self, peer: PeerKey) -> Cursor {
+        let counted = self.peers.get(&peer).is_some_and(|known| !known.seed);
+        Cursor { bucket: usize::from(counted), ..Cursor::default() }
+    }
+
+    fn has_few_of_the_waiting(&self, has: &Bitfield) -> bool {
+        self.free.count_common(has) as usize * 8 < self.rarity.waiting()
     }
 
     /// The same, for a peer that has few of the pieces that wait: looks at all that it has, not at all that wait.
@@ -143,7 +181,7 @@ impl Picker {
         }
         candidates.sort_unstable();
         for (.., piece) in candidates {
-            if draw.left == 0 || !self.open_piece(piece, draw.peer) {
+            if draw.left == 0 || !self.open_piece(piece, draw.peer, draw.trust) {
                 return;
             }
             self.take(piece, draw);
@@ -214,21 +252,21 @@ impl Picker {
 
     /// Opens `piece` for `peer` unless the budget has no room for all its blocks. A piece larger than the whole budget
     /// may be open while it is alone: it is spilled at once.
-    fn open_piece(&mut self, piece: u32, peer: PeerKey) -> bool {
+    fn open_piece(&mut self, piece: u32, peer: PeerKey, trust: Trust) -> bool {
         let blocks = self.geometry.blocks(PieceIndex(piece));
         let committed = self.open.committed();
         if committed > 0 && committed + blocks as usize > self.config.block_budget {
             self.starved = true;
             return false;
         }
-        let alone = self.suspects.contains_key(&piece).then_some(peer);
+        let alone = (trust == Trust::Parole || self.suspects.contains_key(&piece)).then_some(peer);
         self.open.open(piece, blocks, alone);
         self.settle(piece);
         true
     }
 
     fn open_and_take(&mut self, piece: u32, draw: &mut Draw<'_, '_>) -> bool {
-        (self.open.piece(piece).is_some() || self.open_piece(piece, draw.peer)) && self.take(piece, draw)
+        (self.open.piece(piece).is_some() || self.open_piece(piece, draw.peer, draw.trust)) && self.take(piece, draw)
     }
 
     /// Requests the missing blocks of an open piece; true if there was one to be had.

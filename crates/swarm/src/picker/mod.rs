@@ -37,6 +37,16 @@ impl Default for PickerConfig {
     }
 }
 
+/// Whether blocks of a peer may be mixed with those of others in one piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trust {
+    /// They may.
+    Full,
+    /// It had a part in a piece that failed: it gets pieces of its own while there are any, so that the next failure
+    /// names whoever lies.
+    Parole,
+}
+
 /// The peer that blocks are picked for. It does not choke us, or `only` names what it serves nevertheless.
 #[derive(Debug, Clone, Copy)]
 pub struct Asker<'a> {
@@ -48,6 +58,8 @@ pub struct Asker<'a> {
     pub rate: u64,
     /// The pieces that it serves while it chokes us (BEP 6, allowed fast); None where it does not choke us.
     pub only: Option<&'a [PieceIndex]>,
+    /// Whether it may share pieces with others.
+    pub trust: Trust,
 }
 
 /// What became of a block that came in.

@@ -53,7 +53,7 @@ impl Bench {
 
     fn pick_at(&mut self, peer: PeerKey, rate: u64, want: usize) -> Vec<Block> {
         let mut out = Vec::new();
-        let asker = Asker { peer, has: &self.has[&peer], rate, only: None };
+        let asker = Asker { peer, has: &self.has[&peer], rate, only: None, trust: Trust::Full };
         self.picker.pick(&asker, want, &mut out);
         self.picker.check().unwrap();
         out
@@ -418,7 +418,7 @@ fn allowed_fast_pieces_are_all_that_a_choking_peer_is_asked_for() {
     bench.join_seed(A);
     let mut out = Vec::new();
     let only = [PieceIndex(6), PieceIndex(2)];
-    let asker = Asker { peer: A, has: &bench.has[&A], rate: 0, only: Some(&only) };
+    let asker = Asker { peer: A, has: &bench.has[&A], rate: 0, only: Some(&only), trust: Trust::Full };
     bench.picker.pick(&asker, 100, &mut out);
     assert_eq!(out, [block(6, 0), block(6, 1), block(2, 0), block(2, 1)]);
 }
@@ -432,7 +432,7 @@ fn blocks_of_padding_are_not_asked_for() {
     assert_eq!(picker.left(), u64::from(BLOCK_SIZE) + 6);
     picker.peer_joined(A, &Bitfield::full(2));
     let mut out = Vec::new();
-    picker.pick(&Asker { peer: A, has: &Bitfield::full(2), rate: 0, only: None }, 100, &mut out);
+    picker.pick(&Asker { peer: A, has: &Bitfield::full(2), rate: 0, only: None, trust: Trust::Full }, 100, &mut out);
     out.sort_unstable();
     assert_eq!(out, [block(0, 0), block(0, 1), block(1, 0)]);
 }
@@ -458,7 +458,7 @@ fn different_leechers_ask_a_seed_for_different_pieces() {
             let mut picker = Picker::new(&geometry, &have, &wanted, PickerConfig::default(), seed);
             picker.peer_joined(A, &wanted);
             let mut out = Vec::new();
-            picker.pick(&Asker { peer: A, has: &wanted, rate: 0, only: None }, 1, &mut out);
+            picker.pick(&Asker { peer: A, has: &wanted, rate: 0, only: None, trust: Trust::Full }, 1, &mut out);
             out[0].piece.0
         })
         .collect();
@@ -662,7 +662,7 @@ impl Model {
         };
         let mut waiting = self.waiting(&has);
         let mut out = Vec::new();
-        self.picker.pick(&Asker { peer, has: &has, rate, only: None }, want, &mut out);
+        self.picker.pick(&Asker { peer, has: &has, rate, only: None, trust: Trust::Full }, want, &mut out);
         assert!(out.len() <= want);
         for block in &out {
             let piece = block.piece.0;

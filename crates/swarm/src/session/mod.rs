@@ -19,6 +19,7 @@ use crate::limits::{
     HASH_REQUEST_EVERY, IDLE, IDLE_MESSAGE_BURST, IDLE_MESSAGE_EVERY, KEEP_ALIVE, REJECTS, REQUESTS_INVALID,
     UNASKED_BLOCKS, UNKNOWN_MESSAGES,
 };
+use crate::picker::Trust;
 use crate::pipeline::Pipeline;
 use crate::rate::SpeedMeter;
 pub(crate) use allowance::Allowance;
@@ -87,6 +88,8 @@ pub(crate) struct Session {
     pub(crate) sent: SpeedMeter,
     /// Blocks of its that turned out good.
     pub(crate) good_blocks: u64,
+    /// Whether its blocks may be mixed with those of others.
+    pub(crate) trust: Trust,
     /// There was less to ask of it than it could take.
     pub(crate) hungry: bool,
     /// When it first refused a piece that it is not forgiven for.
@@ -135,6 +138,7 @@ impl Session {
             uploads: Uploads::default(),
             sent: SpeedMeter::new(now),
             good_blocks: 0,
+            trust: Trust::Full,
             hungry: false,
             refused_at: None,
             stray_rejects_due: 0,

@@ -9,7 +9,7 @@ use obt_wire::peer::Message;
 use super::Swarm;
 use crate::action::{Action, CloseReason};
 use crate::event::{Direction, PeerKey};
-use crate::limits::{CONNECTIONS_PER_ADDRESS, DEPARTED, DUPLICATE_YOUNG, STRIKES, STRIKES_SPREAD, USELESS};
+use crate::limits::{CONNECTIONS_PER_ADDRESS, DEPARTED, DUPLICATE_YOUNG, GOOD_PER_STRIKE, STRIKES, USELESS};
 use crate::peer_list::Parting;
 use crate::session::Session;
 use crate::stats::Phase;
@@ -245,10 +245,9 @@ impl Swarm {
             return;
         };
         let good = self.sessions.get(&peer).map_or(0, |session| session.good_blocks);
-        let (strikes, liars) = self.peers.strike(addr);
-        // Where everybody sends a bad block now and then, the network does it.
-        let spread = liars >= STRIKES_SPREAD.0 && good >= u64::from(strikes) * STRIKES_SPREAD.1;
-        if good == 0 || (strikes >= STRIKES && !spread) {
+        let strikes = self.peers.strike(addr);
+        let accident = good >= u64::from(strikes) * GOOD_PER_STRIKE;
+        if good == 0 || (strikes >= STRIKES && !accident) {
             self.ban(peer, now);
         }
     }

@@ -11,7 +11,7 @@ use super::Swarm;
 use crate::action::{Action, CloseReason};
 use crate::event::{PeerKey, Verdict};
 use crate::limits::{ASK_AGAIN, FROM_ADDRESSES};
-use crate::picker::{Asker, Received};
+use crate::picker::{Asker, Received, Trust};
 use crate::pipeline::Arrival;
 use crate::session::{Offence, Session};
 use crate::stats::Phase;
@@ -47,6 +47,7 @@ impl Swarm {
             has: session.claims.served(),
             rate: session.pipeline.rate(now),
             only: session.choking.then_some(session.allowed_fast.as_slice()),
+            trust: session.trust,
         };
         self.picked.clear();
         torrent.picker.pick(&asker, granted, &mut self.picked);
@@ -274,6 +275,9 @@ impl Swarm {
         torrent.picker.verified(piece);
         torrent.have.set(piece);
         self.fetched = true;
+        if let Some(proven) = only_one(&senders).and_then(|peer| self.sessions.get_mut(&peer)) {
+            proven.trust = Trust::Full;
+        }
         self.credit(piece, &senders);
         self.resolve_blame(piece, digests, now);
         self.tell_have(piece, wanted, now);
@@ -338,8 +342,18 @@ impl Swarm {
             torrent.layers.want_blocks(piece);
             self.chores.ask = true;
         }
-        if let Some(peer) = guilty {
-            self.convict(peer, now);
+        match guilty {
+            Some(peer) => self.convict(peer, now),
+            None => self.suspect(&senders),
+        }
+    }
+
+    /// One of these lied: each gets pieces of its own until one of them is good.
+    fn suspect(&mut self, senders: &[PeerKey]) {
+        for sender in senders {
+            if let Some(session) = self.sessions.get_mut(sender) {
+                session.trust = Trust::Parole;
+            }
         }
     }
 
@@ -484,6 +498,12 @@ impl Swarm {
         self.slot_freed(now);
         self.chores.connect = true;
     }
+}
+
+/// The peer that sent all of it, if one did.
+fn only_one(senders: &[PeerKey]) -> Option<PeerKey> {
+    let first = *senders.first()?;
+    senders.iter().all(|sender| *sender == first).then_some(first)
 }
 
 fn request_for(torrent: &Torrent, block: Block) -> Request {

@@ -290,6 +290,12 @@ impl Swarm {
         self.actions.pop_front()
     }
 
+    /// What it is busy with.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
     /// How things stand.
     #[must_use]
     pub fn snapshot(&self, now: Instant) -> Stats {
