@@ -4,12 +4,23 @@
 //! blocks a thread of the runtime: hashing and files belong to the threads of [`Disk`]. Files are reached through
 //! handles of the folders that the user named, never by joined paths, and never through a symbolic link.
 
+mod existing;
+mod files;
+mod growth;
+mod handles;
+mod open;
+mod partial;
+mod piece_hash;
+mod pieces;
 mod plan;
 mod store;
+#[cfg(test)]
+mod tests;
 mod workers;
 
+pub use obt_storage::Stamp;
 pub use plan::{DownloadPlan, OnExisting, Selection};
-pub use store::{Proof, Store, UploadPlan, UploadSlice};
+pub use store::{Proof, Store, UploadPlan, UploadSlice, stamp_of};
 pub use workers::Disk;
 
 use std::io;
@@ -32,8 +43,7 @@ pub enum Done {
         /// they were asked for or the verdict is not `Good`; else empty.
         block_digests: Vec<[u8; 32]>,
     },
-    /// Answers [`Store::verify`] where the disk failed, and [`Store::spill`] where spilled blocks are lost: the piece
-    /// is missing again.
+    /// Answers [`Store::verify`] where the disk failed, now or when blocks were spilled: the piece is missing again.
     StoreFailed {
         /// Which piece.
         piece: PieceIndex,

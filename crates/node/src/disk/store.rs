@@ -1,14 +1,21 @@
-//! One torrent's data.
+//! One torrent's data: what the rest of the node asks of it.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use obt_wire::metainfo::Metainfo;
+use obt_storage::{FileIndex, Layout, Slice, Stamp, journal};
+use obt_wire::metainfo::{Info, Metainfo};
 use obt_wire::peer::Request;
 use obt_wire::{Bitfield, PieceIndex, Sha256Hash};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::files::{self, Files, Look};
+use super::growth::Growth;
+use super::partial;
+use super::piece_hash::PieceHashes;
+use super::workers::Lane;
 use super::{Disk, Done, DownloadPlan, StoreError};
 use crate::buffers::BlockBuf;
 
@@ -35,9 +42,9 @@ pub enum UploadSlice {
 #[derive(Debug, Clone)]
 pub struct UploadPlan {
     /// Nearly always one slice.
-    pub(super) first: UploadSlice,
+    first: UploadSlice,
     /// More where the block spans files; an empty `Vec` takes no memory.
-    pub(super) rest: Vec<UploadSlice>,
+    rest: Vec<UploadSlice>,
 }
 
 impl UploadPlan {
@@ -50,7 +57,26 @@ impl UploadPlan {
 /// One torrent's data. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    disk: Disk,
+    pub(super) data: Arc<Data>,
+}
+
+/// What a store is made of; its jobs hold on to it.
+#[derive(Debug)]
+pub(super) struct Data {
+    pub(super) disk: Disk,
+    pub(super) metainfo: Arc<Metainfo>,
+    pub(super) layout: Arc<Layout>,
+    pub(super) hashes: PieceHashes,
+    pub(super) files: Arc<Files>,
+    /// Pieces that hold any byte of what is wanted.
+    pub(super) wanted: Bitfield,
+    /// Pieces whose bytes are verified and in their files: nothing else is ever read for others.
+    pub(super) have: RwLock<Bitfield>,
+    pub(super) done: UnboundedSender<Done>,
+    /// Where it all is, once it has its final name.
+    pub(super) place: Mutex<Option<PathBuf>>,
+    /// Of a download: what is still to become of it.
+    pub(super) growth: OnceLock<Growth>,
 }
 
 impl Store {
@@ -67,8 +93,7 @@ impl Store {
         plan: DownloadPlan,
         done: UnboundedSender<Done>,
     ) -> Result<(Self, Bitfield), StoreError> {
-        let _ = (disk, plan, done);
-        Err(StoreError::Stopped)
+        super::open::download(disk, plan, done).await
     }
 
     /// Complete data where it lies, read only; `root` is the file, or the folder of a torrent with several files.
@@ -83,8 +108,7 @@ impl Store {
         proof: Option<Proof>,
         done: UnboundedSender<Done>,
     ) -> Result<(Self, Bitfield), StoreError> {
-        let _ = (disk, root, metainfo, proof, done);
-        Err(StoreError::Stopped)
+        super::open::existing(disk, root, metainfo, proof, done).await
     }
 
     /// The .torrent file of the download to `name` in `folder` that was begun and not finished, if there is one.
@@ -92,74 +116,161 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`] where it is there and cannot be read.
     pub async fn begun(disk: &Disk, folder: &Path, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let _ = (disk, folder, name);
-        Err(StoreError::Stopped)
+        let (folder, name) = (folder.to_path_buf(), obt_storage::names::final_name(name).into_owned());
+        disk.ask(Lane::Existing, move || partial::begun(&folder, &name)).await.unwrap_or(Err(StoreError::Stopped))
     }
 
     /// The pieces that hold any byte of what the plan selects.
     #[must_use]
     pub fn wanted(&self) -> Bitfield {
-        Bitfield::empty(0)
+        self.data.wanted.clone()
     }
 
     /// The pieces whose bytes are verified and in their files now.
     #[must_use]
     pub fn have(&self) -> Bitfield {
-        Bitfield::empty(0)
+        self.data.have()
     }
 
-    /// The hashes of a file's pieces, checked against its root: pieces of this file can be verified now. `torrent`
-    /// is the .torrent file with them, if it should replace the one in the partial folder.
+    /// The hashes of a file's pieces, checked against its root: pieces of this file can be verified now.
     pub fn add_piece_layer(&self, pieces_root: Sha256Hash, hashes: Vec<Sha256Hash>) {
-        let _ = (pieces_root, hashes, &self.disk);
+        self.data.hashes.add_layer(pieces_root, hashes);
     }
 
     /// Hashes a piece and, if it is good, writes it to its files; answered by [`Done::Verified`] or
     /// [`Done::StoreFailed`]. Blocks that are not in `blocks` were spilled, or are padding. Never blocks.
     pub fn verify(&self, piece: PieceIndex, blocks: Vec<(u32, BlockBuf)>, digests: bool) {
-        let _ = (piece, blocks, digests);
+        self.data.verify(piece, blocks, digests);
     }
 
     /// Writes blocks that are not verified yet, to give their buffers back; [`verify`](Self::verify) reads them back.
-    /// Never blocks.
+    /// Where that fails, `verify` answers [`Done::StoreFailed`]. Never blocks.
     pub fn spill(&self, piece: PieceIndex, blocks: Vec<(u32, BlockBuf)>) {
-        let _ = (piece, blocks);
+        self.data.spill(piece, blocks);
     }
 
     /// Where the bytes of a request are, checked: the piece is had, and its files have the size and modification time
     /// that they were verified with. Costs one `fstat` for each file, and an open where the file is not in the cache.
     ///
     /// # Errors
-    /// [`StoreError::NotHere`], [`StoreError::Changed`] (then [`Done::Withdrawn`] is on its way), [`StoreError::Io`].
+    /// [`StoreError::NotHere`], [`StoreError::Changed`] (the file is hashed again, and [`Done::Withdrawn`] follows
+    /// where it lost pieces), [`StoreError::Io`].
     pub fn upload(&self, request: &Request) -> Result<UploadPlan, StoreError> {
-        Err(StoreError::NotHere { piece: request.piece })
+        let not_here = StoreError::NotHere { piece: request.piece };
+        let piece = PieceIndex(request.piece);
+        let geometry = self.data.layout.geometry();
+        if !geometry.in_piece(request.piece, request.begin, request.length) || !self.data.has(piece) {
+            return Err(not_here);
+        }
+        let mut slices = self.data.layout.slices(piece, request.begin, request.length);
+        let first = slices.next().ok_or(not_here)?;
+        let first = self.data.upload_slice(first)?;
+        let rest = slices.map(|slice| self.data.upload_slice(slice)).collect::<Result<_, _>>()?;
+        Ok(UploadPlan { first, rest })
     }
 
-    /// Reads a request into `out`, which has its length, with the same checks. Blocks on the disk.
+    /// Reads a request into `out`, which has its length, with the same checks before and after. Blocks on the disk.
     ///
     /// # Errors
     /// As [`upload`](Self::upload).
     pub fn read_blocking(&self, request: &Request, out: &mut [u8]) -> Result<(), StoreError> {
-        let _ = out;
-        Err(StoreError::NotHere { piece: request.piece })
+        let plan = self.upload(request)?;
+        let mut rest = out;
+        for slice in plan.slices() {
+            let (UploadSlice::File { length, .. } | UploadSlice::Zeros { length }) = slice;
+            let (here, behind) =
+                rest.split_at_mut_checked(*length as usize).ok_or(StoreError::NotHere { piece: request.piece })?;
+            rest = behind;
+            match slice {
+                UploadSlice::File { file, offset, .. } => {
+                    file.read_exact_at(here, *offset).map_err(|error| self.data.read_error(request, error))?;
+                }
+                UploadSlice::Zeros { .. } => here.fill(0),
+            }
+        }
+        self.upload(request).map(drop)
     }
 
-    /// Makes all durable and gives it its final name, which is returned; uploads go on from there.
+    /// Makes all durable and gives it its final name, which is returned; uploads go on from there. Nothing to do for
+    /// data that was there before.
     ///
     /// # Errors
-    /// [`StoreError::Incomplete`], [`StoreError::Occupied`], [`StoreError::Changed`] (then [`Done::Withdrawn`] is on
-    /// its way, and the pieces can be fetched again), [`StoreError::Io`].
+    /// [`StoreError::Incomplete`], [`StoreError::Occupied`], [`StoreError::Changed`], [`StoreError::Io`]. Where a
+    /// file changed, [`Done::Withdrawn`] tells what it lost; once those pieces are fetched again, so can this be.
     pub async fn finish(&self) -> Result<PathBuf, StoreError> {
-        Err(StoreError::Stopped)
+        self.data.finish().await
     }
 
     /// Makes durable what is verified and notes it in the journal, so that the same download resumes from here.
-    pub async fn flush(&self) {}
+    pub async fn flush(&self) {
+        self.data.flush().await;
+    }
 
     /// What lets [`existing`](Self::existing) trust these files later without hashing them again.
     #[must_use]
     pub fn proof(&self) -> Proof {
-        Proof { bytes: Vec::new() }
+        let data = &self.data;
+        Proof { bytes: journal::encode(&data.layout, 0, &data.have(), &data.files.stamps()) }
+    }
+}
+
+impl Data {
+    pub(super) fn have(&self) -> Bitfield {
+        self.have.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn has(&self, piece: PieceIndex) -> bool {
+        self.have.read().unwrap_or_else(PoisonError::into_inner).has(piece)
+    }
+
+    pub(super) fn set_all_have(&self, pieces: &Bitfield) {
+        self.have.write().unwrap_or_else(PoisonError::into_inner).clone_from(pieces);
+    }
+
+    pub(super) fn set_place(&self, path: PathBuf) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(path);
+    }
+
+    pub(super) fn set_have(&self, piece: PieceIndex) {
+        self.have.write().unwrap_or_else(PoisonError::into_inner).set(piece);
+    }
+
+    /// Stops reading these pieces for others.
+    pub(super) fn unset_have(&self, pieces: &[PieceIndex]) {
+        let mut have = self.have.write().unwrap_or_else(PoisonError::into_inner);
+        for piece in pieces {
+            have.clear(*piece);
+        }
+    }
+
+    pub(super) fn place(&self) -> Option<PathBuf> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells whoever drives this torrent. Nobody listening means that it is stopping.
+    pub(super) fn tell_done(&self, done: Done) {
+        let _ = self.done.send(done);
+    }
+
+    fn upload_slice(self: &Arc<Self>, slice: Slice) -> Result<UploadSlice, StoreError> {
+        let (file, offset, length) = match slice {
+            Slice::File { file, offset, length } => (file, offset, length),
+            Slice::Zeros { length } => return Ok(UploadSlice::Zeros { length }),
+        };
+        let look = self.files.look(file);
+        match look.map_err(|error| partial::io_error("read", &self.files.shown(file), error))? {
+            Look::Same(file) => Ok(UploadSlice::File { file, offset, length }),
+            Look::Changed => {
+                self.recheck(file);
+                Err(StoreError::Changed { path: self.files.shown(file) })
+            }
+            Look::Suspect => Err(StoreError::Changed { path: self.files.shown(file) }),
+        }
+    }
+
+    fn read_error(&self, request: &Request, error: std::io::Error) -> StoreError {
+        let file = self.layout.files_of(PieceIndex(request.piece)).next().unwrap_or(FileIndex(0));
+        partial::io_error("read", &self.files.shown(file), error)
     }
 }
 
@@ -170,6 +281,15 @@ pub struct Proof {
 }
 
 impl Proof {
+    /// What somebody proves who read every byte of a torrent's files and made its hashes from them: `stamps` are those
+    /// of the data files, in the torrent's order, from before the first byte was read and the same after the last.
+    #[must_use]
+    pub fn complete(info: &Info, stamps: &[Stamp]) -> Self {
+        let stamps: Vec<_> = stamps.iter().copied().map(Some).collect();
+        let pieces = Bitfield::full(info.geometry.pieces());
+        Self { bytes: journal::encode(&Layout::new(info), 0, &pieces, &stamps) }
+    }
+
     /// For keeping; checked when it is used.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -181,4 +301,12 @@ impl Proof {
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self { bytes }
     }
+}
+
+/// The stamp of an open file, for [`Proof::complete`].
+///
+/// # Errors
+/// Of the system.
+pub fn stamp_of(file: &File) -> std::io::Result<Stamp> {
+    Ok(files::stamp(&rustix::fs::fstat(file)?))
 }

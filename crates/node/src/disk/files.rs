@@ -1,0 +1,485 @@
+//! The files of one torrent on disk: opened below a folder's handle, and watched for changes by others.
+//!
+//! A file's size and modification time after our own last write are known; whatever else shows up there was done by
+//! somebody else, and the file is suspect until it is hashed again.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use obt_storage::{FileIndex, Layout, Stamp};
+use obt_sys::Access;
+use obt_wire::metainfo::Metainfo;
+use rustix::fs::{FileType, Stat};
+
+use super::{Disk, StoreError};
+
+/// Most buffers in one vectored write: what Linux takes (`IOV_MAX`).
+const WRITE_BUFFERS: usize = 1_024;
+/// Files shorter than this gain nothing from being laid out in one go, bytes.
+const PREALLOCATE_FROM: u64 = 1 << 20;
+
+/// Where the files of a torrent are found.
+#[derive(Debug)]
+pub(super) struct Base {
+    /// The folder below which everything happens.
+    pub(super) folder: OwnedFd,
+    /// The path of that folder, to name files in errors.
+    pub(super) shown: PathBuf,
+    /// Components that stand for the first `strip` components of each path.
+    pub(super) prefix: Vec<String>,
+    /// How many components of a path in the torrent `prefix` stands for. Files with other beginnings than
+    /// `only_below` are not here.
+    pub(super) strip: usize,
+    /// What the paths of all files that are here begin with; empty for all.
+    pub(super) only_below: Vec<String>,
+}
+
+impl Base {
+    fn path<'a>(&'a self, listed: &'a [String]) -> Option<Vec<&'a str>> {
+        if !listed.starts_with(&self.only_below) {
+            return None;
+        }
+        let rest = listed.get(self.strip..)?;
+        Some(self.prefix.iter().chain(rest).map(String::as_str).collect())
+    }
+}
+
+/// What a look at a file says.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// It is as we left it.
+    Same(Arc<File>),
+    /// Somebody changed it just now, and it is suspect from here on.
+    Changed,
+    /// It is suspect already.
+    Suspect,
+}
+
+/// What a write found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    /// The file was as we left it.
+    Same,
+    /// Somebody else had changed it; it is suspect from here on.
+    Changed,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    handle: Option<Arc<File>>,
+    /// After our last write, or as it was found; None where there is no such file.
+    stamp: Option<Stamp>,
+    /// Our writes so far, and whether one is under way: they move the time too.
+    writes: u64,
+    writing: bool,
+    /// Changes by others so far, and whether what they left was not hashed yet.
+    changes: u64,
+    suspect: bool,
+    /// Written since the last sync.
+    dirty: bool,
+    /// Closed after that: a new handle might not learn that its writes failed.
+    closed_dirty: bool,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// Held over a write, so that a change by somebody else can be told from our own.
+    turn: Mutex<()>,
+    /// Held for moments only.
+    state: Mutex<State>,
+    used: AtomicBool,
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The data files of one torrent.
+#[derive(Debug)]
+pub(super) struct Files {
+    metainfo: Arc<Metainfo>,
+    layout: Arc<Layout>,
+    disk: Disk,
+    writable: bool,
+    base: RwLock<Arc<Base>>,
+    /// Files that have another path than listed, because the file system cannot keep their names apart.
+    renamed: BTreeMap<usize, Vec<String>>,
+    preallocate: AtomicBool,
+    slots: Vec<Slot>,
+    /// Files that were written since the last sync, each once.
+    dirty: Mutex<Vec<FileIndex>>,
+}
+
+impl Files {
+    pub(super) fn new(
+        disk: &Disk,
+        metainfo: Arc<Metainfo>,
+        layout: Arc<Layout>,
+        base: Base,
+        renamed: BTreeMap<usize, Vec<String>>,
+        writable: bool,
+    ) -> Self {
+        let slots = layout.indices().map(|_| Slot::default()).collect();
+        let base = RwLock::new(Arc::new(base));
+        let (preallocate, dirty) = (AtomicBool::new(false), Mutex::default());
+        Self { metainfo, layout, disk: disk.clone(), writable, base, renamed, preallocate, slots, dirty }
+    }
+
+    /// Whether files that are created from here on get their room at once.
+    pub(super) fn set_preallocate(&self, yes: bool) {
+        self.preallocate.store(yes, Ordering::Relaxed);
+    }
+
+    /// Finds the files elsewhere from here on: they were renamed. Open handles stay good.
+    pub(super) fn moved(&self, base: Base) {
+        *self.base.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(base);
+    }
+
+    fn base(&self) -> Arc<Base> {
+        Arc::clone(&self.base.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn listed(&self, file: FileIndex) -> &[String] {
+        let listed = self.layout.file(file).map_or(usize::MAX, |file| file.listed as usize);
+        let renamed = self.renamed.get(&listed).or_else(|| self.metainfo.info.files.get(listed).map(|file| &file.path));
+        renamed.map_or(&[], Vec::as_slice)
+    }
+
+    /// What a file looked like after our last write.
+    pub(super) fn stamp(&self, file: FileIndex) -> Option<Stamp> {
+        self.slots.get(file.0 as usize)?.lock().stamp
+    }
+
+    /// The path of a file, to name it in errors.
+    pub(super) fn shown(&self, file: FileIndex) -> PathBuf {
+        let base = self.base();
+        let path = base.path(self.listed(file)).unwrap_or_default();
+        path.iter().fold(base.shown.clone(), |shown, name| shown.join(name))
+    }
+
+    fn error(&self, doing: &'static str, file: FileIndex, source: io::Error) -> StoreError {
+        StoreError::Io { doing, path: self.shown(file), source }
+    }
+
+    fn slot(&self, file: FileIndex) -> io::Result<&Slot> {
+        self.slots.get(file.0 as usize).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn size(&self, file: FileIndex) -> u64 {
+        self.layout.file(file).map_or(0, |file| file.size)
+    }
+
+    /// Looks what is there, without opening anything, and takes it as what the file should look like from here on.
+    /// None where there is no regular file.
+    pub(super) fn find(&self, file: FileIndex) -> io::Result<Option<Stamp>> {
+        let found = self.stat(file)?.filter(is_regular).map(|found| stamp(&found));
+        self.slot(file)?.lock().stamp = found;
+        Ok(found)
+    }
+
+    fn stat(&self, file: FileIndex) -> io::Result<Option<Stat>> {
+        let base = self.base();
+        let Some(path) = base.path(self.listed(file)) else {
+            return Ok(None);
+        };
+        match obt_sys::stat_beneath(&base.folder, &path) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks at the file under its name. Whether it is as we left it, and nobody else changed it since its change
+    /// number `changes`; if not, it is suspect from here on.
+    pub(super) fn is_unchanged(&self, file: FileIndex, changes: u64) -> bool {
+        let Ok(slot) = self.slot(file) else {
+            return false;
+        };
+        let found = self.stat(file).ok().flatten().filter(is_regular).map(|found| stamp(&found));
+        let mut state = slot.lock();
+        if found != state.stamp && !state.writing {
+            state.note_change(found);
+        }
+        state.changes == changes
+    }
+
+    /// What every file looked like after our last write.
+    pub(super) fn stamps(&self) -> Vec<Option<Stamp>> {
+        self.slots.iter().map(|slot| slot.lock().stamp).collect()
+    }
+
+    /// Opens a file that is there.
+    pub(super) fn open(self: &Arc<Self>, file: FileIndex) -> io::Result<Arc<File>> {
+        let slot = self.slot(file)?;
+        slot.used.store(true, Ordering::Relaxed);
+        if let Some(handle) = &slot.lock().handle {
+            return Ok(Arc::clone(handle));
+        }
+        let access = if self.writable { Access::Write } else { Access::Read };
+        let opened = self.open_as(file, access)?;
+        Ok(self.keep(file, slot, opened))
+    }
+
+    fn open_as(&self, file: FileIndex, access: Access) -> io::Result<File> {
+        let base = self.base();
+        let path = base.path(self.listed(file)).ok_or(io::ErrorKind::NotFound)?;
+        let opened = obt_sys::open_beneath(&base.folder, &path, access)?;
+        let found = rustix::fs::fstat(&opened)?;
+        if !is_regular(&found) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        // A second name means that somebody else's file was linked here: writing to it would write to theirs.
+        if self.writable && found.st_nlink > 1 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file has a second name"));
+        }
+        Ok(opened)
+    }
+
+    fn keep(self: &Arc<Self>, file: FileIndex, slot: &Slot, opened: File) -> Arc<File> {
+        let opened = Arc::new(opened);
+        slot.lock().handle = Some(Arc::clone(&opened));
+        self.disk.handles().opened(Arc::downgrade(self), file);
+        opened
+    }
+
+    /// Whether the file was used since this was last asked.
+    pub(super) fn was_used(&self, file: FileIndex) -> bool {
+        self.slot(file).is_ok_and(|slot| slot.used.swap(false, Ordering::Relaxed))
+    }
+
+    /// Closes a file, as soon as nobody uses it.
+    pub(super) fn close(&self, file: FileIndex) {
+        let Ok(slot) = self.slot(file) else {
+            return;
+        };
+        slot.lock().close();
+    }
+
+    /// Looks at a file that is to be read for others.
+    pub(super) fn look(self: &Arc<Self>, file: FileIndex) -> io::Result<Look> {
+        let slot = self.slot(file)?;
+        let (stamp_before, writes_before) = {
+            let state = slot.lock();
+            if state.suspect {
+                return Ok(Look::Suspect);
+            }
+            (state.stamp, state.writes)
+        };
+        let handle = match self.open(file) {
+            Ok(handle) => handle,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                slot.lock().note_change(None);
+                return Ok(Look::Changed);
+            }
+            Err(error) => return Err(error),
+        };
+        let found = rustix::fs::fstat(&*handle)?;
+        let there = (found.st_nlink > 0).then(|| stamp(&found));
+        if there.is_some() && there == stamp_before {
+            return Ok(Look::Same(handle));
+        }
+        let mut state = slot.lock();
+        // Our own write moves the time while it is under way; what it writes is no piece that anybody reads.
+        if there.is_some() && (state.writing || state.writes != writes_before) {
+            return Ok(Look::Same(handle));
+        }
+        state.note_change(there);
+        Ok(Look::Changed)
+    }
+
+    /// How often others changed the file so far.
+    pub(super) fn changes(&self, file: FileIndex) -> u64 {
+        self.slot(file).map_or(0, |slot| slot.lock().changes)
+    }
+
+    /// Whether somebody changed the file and it was not hashed since.
+    pub(super) fn is_suspect(&self, file: FileIndex) -> bool {
+        self.slot(file).is_ok_and(|slot| slot.lock().suspect)
+    }
+
+    /// The file was hashed: it is not suspect any more.
+    pub(super) fn clear(&self, file: FileIndex) {
+        if let Ok(slot) = self.slot(file) {
+            slot.lock().suspect = false;
+        }
+    }
+
+    /// Writes buffers to a file, in order, from `offset`; creates it, and the folders on the way, where they are not
+    /// there.
+    pub(super) fn write(
+        self: &Arc<Self>,
+        file: FileIndex,
+        offset: u64,
+        buffers: &mut [IoSlice<'_>],
+    ) -> io::Result<Before> {
+        let slot = self.slot(file)?;
+        let _turn = slot.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = {
+            let mut state = slot.lock();
+            state.writing = true;
+            state.stamp
+        };
+        let outcome = self.write_in_turn(file, slot, expected, offset, buffers);
+        let mut state = slot.lock();
+        state.writing = false;
+        state.writes += 1;
+        if let Some(found) = state.handle.as_ref().and_then(|handle| rustix::fs::fstat(&**handle).ok()) {
+            state.stamp = Some(stamp(&found));
+        }
+        let before = outcome?;
+        if before == Before::Changed {
+            state.changes += 1;
+            state.suspect = true;
+        }
+        if !std::mem::replace(&mut state.dirty, true) {
+            drop(state);
+            self.lock_dirty().push(file);
+        }
+        Ok(before)
+    }
+
+    fn write_in_turn(
+        self: &Arc<Self>,
+        file: FileIndex,
+        slot: &Slot,
+        expected: Option<Stamp>,
+        offset: u64,
+        buffers: &mut [IoSlice<'_>],
+    ) -> io::Result<Before> {
+        let mut handle = self.open_or_create(file, slot)?;
+        let mut found = rustix::fs::fstat(&*handle)?;
+        let mut changed = expected.is_some_and(|expected| expected != stamp(&found));
+        if found.st_nlink == 0 {
+            // Somebody deleted it: what was in it is lost, and more would be lost with it.
+            changed = true;
+            slot.lock().close();
+            handle = self.open_or_create(file, slot)?;
+            found = rustix::fs::fstat(&*handle)?;
+        }
+        if u64::try_from(found.st_size).ok() != Some(self.size(file)) {
+            self.set_size(&handle, self.size(file))?;
+        }
+        write_all(&handle, offset, buffers)?;
+        Ok(if changed { Before::Changed } else { Before::Same })
+    }
+
+    fn set_size(&self, file: &File, size: u64) -> io::Result<()> {
+        let gain = size >= PREALLOCATE_FROM && self.preallocate.load(Ordering::Relaxed);
+        if gain && obt_sys::preallocate(file, size).unwrap_or(false) && file.metadata()?.len() == size {
+            return Ok(());
+        }
+        file.set_len(size)
+    }
+
+    fn open_or_create(self: &Arc<Self>, file: FileIndex, slot: &Slot) -> io::Result<Arc<File>> {
+        match self.open(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let created = self.create(file)?;
+                Ok(self.keep(file, slot, created))
+            }
+            other => other,
+        }
+    }
+
+    fn create(&self, file: FileIndex) -> io::Result<File> {
+        match self.open_as(file, Access::Create) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let base = self.base();
+                let path = base.path(self.listed(file)).ok_or(io::ErrorKind::NotFound)?;
+                if let Some((_, folders)) = path.split_last() {
+                    obt_sys::make_folders(&base.folder, folders)?;
+                }
+                self.open_as(file, Access::Create)
+            }
+            other => other,
+        }
+    }
+
+    /// Makes sure that a file is there with its size, though nothing was written to it: empty files.
+    pub(super) fn touch(self: &Arc<Self>, file: FileIndex) -> Result<(), StoreError> {
+        let there = self.stat(file).map_err(|error| self.error("look at", file, error))?;
+        if there.is_some_and(|found| is_regular(&found) && found.st_size == 0) {
+            return Ok(());
+        }
+        self.write(file, 0, &mut []).map(drop).map_err(|error| self.error("create", file, error))
+    }
+
+    /// Reads all of `out` from `offset`; [`io::ErrorKind::UnexpectedEof`] where the file is shorter.
+    pub(super) fn read(self: &Arc<Self>, file: FileIndex, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.open(file)?.read_exact_at(out, offset)
+    }
+
+    fn lock_dirty(&self) -> MutexGuard<'_, Vec<FileIndex>> {
+        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes durable all that was written. `anchor` is any file on the same file system that has been open since
+    /// before the first write.
+    pub(super) fn sync(self: &Arc<Self>, anchor: &File) -> io::Result<()> {
+        /// More files than this are cheaper to sync with everything else on the file system.
+        const ONE_BY_ONE: usize = 64;
+        let dirty = std::mem::take(&mut *self.lock_dirty());
+        let mut all_at_once = dirty.len() > ONE_BY_ONE;
+        for file in &dirty {
+            let mut state = self.slot(*file)?.lock();
+            state.dirty = false;
+            all_at_once |= std::mem::take(&mut state.closed_dirty);
+        }
+        if all_at_once && obt_sys::sync_file_system(anchor)? {
+            return Ok(());
+        }
+        dirty.iter().try_for_each(|file| self.open(*file)?.sync_data())
+    }
+}
+
+impl State {
+    fn note_change(&mut self, found: Option<Stamp>) {
+        self.stamp = found;
+        self.changes += 1;
+        self.suspect = true;
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.handle = None;
+        self.closed_dirty |= self.dirty;
+    }
+}
+
+pub(super) fn is_regular(found: &Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
+}
+
+pub(super) fn stamp(found: &Stat) -> Stamp {
+    // The types of these fields differ between systems.
+    #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
+    let (seconds, nanoseconds) =
+        (i64::try_from(found.st_mtime).unwrap_or(0), i64::try_from(found.st_mtime_nsec).unwrap_or(0));
+    let size = u64::try_from(found.st_size).unwrap_or(0);
+    Stamp { size, mtime_ns: seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds) }
+}
+
+/// Writes everything, however little the system takes at a time (HOSTILE F18).
+fn write_all(file: &File, mut offset: u64, mut buffers: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !buffers.is_empty() {
+        let some = buffers.get(..WRITE_BUFFERS).unwrap_or(buffers);
+        match rustix::io::pwritev(file, some, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                offset += written as u64;
+                IoSlice::advance_slices(&mut buffers, written);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! Pieces that come in: hashed while their blocks are warm, written if they are good; and blocks that have to leave
+//! memory before their piece is whole.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use obt_storage::ledger::Event;
+use obt_storage::{FileIndex, Slice, Stamp};
+use obt_swarm::Verdict;
+use obt_wire::{BLOCK_SIZE, Block, PieceIndex};
+
+use super::Done;
+use super::files::Before;
+use super::growth::Growth;
+use super::partial::fault;
+use super::piece_hash::{Outcome, v1_block_digest};
+use super::store::Data;
+use super::workers::Lane;
+use crate::buffers::BlockBuf;
+
+/// Blocks of one piece by their index, in order.
+type Blocks = Vec<(u32, BlockBuf)>;
+
+/// Blocks of a piece that went to disk unverified.
+#[derive(Debug, Default)]
+pub(super) struct Spill {
+    /// Writes under way.
+    writing: u32,
+    /// Why one failed.
+    failed: Option<String>,
+    /// To be done when the last write is.
+    then: Option<(Blocks, bool)>,
+}
+
+/// The spills of a download by piece.
+pub(super) type Spills = BTreeMap<PieceIndex, Spill>;
+
+impl Growth {
+    fn lock_spills(&self) -> MutexGuard<'_, Spills> {
+        self.spills.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Data {
+    pub(super) fn verify(self: &Arc<Self>, piece: PieceIndex, mut blocks: Blocks, digests: bool) {
+        let Some(growth) = self.growing() else {
+            return self.store_failed(piece, "the data is complete and not written to any more");
+        };
+        blocks.sort_unstable_by_key(|(index, _)| *index);
+        let mut spills = growth.lock_spills();
+        let spill = match spills.get_mut(&piece) {
+            Some(spill) if spill.writing > 0 => {
+                spill.then = Some((blocks, digests));
+                return;
+            }
+            Some(_) => spills.remove(&piece),
+            None => None,
+        };
+        drop(spills);
+        let whole = blocks.len() == self.layout.geometry().blocks(piece) as usize;
+        if let Some(error) = spill.and_then(|spill| spill.failed).filter(|_| !whole) {
+            return self.store_failed(piece, &error);
+        }
+        let data = Arc::clone(self);
+        self.disk.run(Lane::Pieces, move || data.verify_now(piece, &blocks, digests));
+    }
+
+    pub(super) fn spill(self: &Arc<Self>, piece: PieceIndex, mut blocks: Blocks) {
+        let Some(growth) = self.growing() else {
+            return;
+        };
+        blocks.sort_unstable_by_key(|(index, _)| *index);
+        growth.lock_spills().entry(piece).or_default().writing += 1;
+        let data = Arc::clone(self);
+        self.disk.run(Lane::Pieces, move || data.spill_now(piece, &blocks));
+    }
+
+    fn spill_now(self: &Arc<Self>, piece: PieceIndex, blocks: &[(u32, BlockBuf)]) {
+        let failed = self.write_blocks(piece, blocks).err().map(|error| self.write_failed(piece, &error));
+        let Some(growth) = self.growing() else {
+            return;
+        };
+        if failed.is_none() {
+            self.tell(Event::Touched { stamps: self.stamps_of(piece) });
+        }
+        let mut spills = growth.lock_spills();
+        let Some(spill) = spills.get_mut(&piece) else {
+            return;
+        };
+        spill.writing = spill.writing.saturating_sub(1);
+        spill.failed = spill.failed.take().or(failed);
+        if let Some((blocks, digests)) = spill.then.take_if(|_| spill.writing == 0) {
+            drop(spills);
+            self.verify(piece, blocks, digests);
+        }
+    }
+
+    fn verify_now(self: &Arc<Self>, piece: PieceIndex, blocks: &[(u32, BlockBuf)], digests: bool) {
+        let outcome = match self.hash_blocks(piece, blocks) {
+            Ok(outcome) => outcome,
+            Err(error) => return self.store_failed(piece, &format!("cannot read back what was spilled: {error}")),
+        };
+        let Some(verdict) = outcome.verdict.clone() else {
+            return self.store_failed(piece, "its hashes are not known yet");
+        };
+        let block_digests = if digests || verdict != Verdict::Good {
+            self.block_digests(piece, blocks, &outcome).unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        if verdict == Verdict::Good
+            && let Err(error) = self.write_blocks(piece, blocks)
+        {
+            let error = self.write_failed(piece, &error);
+            return self.store_failed(piece, &error);
+        }
+        self.stored(Done::Verified { piece, verdict, block_digests }, piece);
+    }
+
+    /// Tells the ledger and the torrent at once, so that neither hears of the piece's loss before it hears of the
+    /// piece.
+    fn stored(self: &Arc<Self>, done: Done, piece: PieceIndex) {
+        let good = matches!(done, Done::Verified { verdict: Verdict::Good, .. });
+        match self.growing() {
+            Some(growth) if good => {
+                let mut ledger = growth.lock_ledger();
+                self.set_have(piece);
+                ledger.handle_event(Event::Stored { piece, stamps: self.stamps_of(piece) }, Instant::now());
+                self.tell_done(done);
+                self.act(growth, &mut ledger);
+            }
+            None if good => self.store_failed(piece, "the data is complete and not written to any more"),
+            _ => self.tell_done(done),
+        }
+    }
+
+    fn store_failed(&self, piece: PieceIndex, error: &str) {
+        self.tell_done(Done::StoreFailed { piece, error: error.to_owned() });
+    }
+
+    /// Notes that the disk does not take what it is given.
+    fn write_failed(self: &Arc<Self>, piece: PieceIndex, error: &io::Error) -> String {
+        tracing::warn!(piece = piece.0, %error, "cannot write a piece");
+        self.tell(Event::Touched { stamps: self.stamps_of(piece) });
+        self.tell(Event::WriteFailed { fault: fault(error) });
+        error.to_string()
+    }
+
+    fn stamps_of(&self, piece: PieceIndex) -> Vec<(FileIndex, Stamp)> {
+        self.layout.files_of(piece).filter_map(|file| Some((file, self.files.stamp(file)?))).collect()
+    }
+
+    fn hash_blocks(&self, piece: PieceIndex, blocks: &[(u32, BlockBuf)]) -> io::Result<Outcome> {
+        let mut hasher = self.hashes.begin(piece);
+        self.each_block(piece, blocks, |block| hasher.block(block))?;
+        Ok(self.hashes.compare(piece, hasher))
+    }
+
+    /// Every block of a piece in order, from memory, or from the disk where it was spilled.
+    fn each_block(&self, piece: PieceIndex, blocks: &[(u32, BlockBuf)], mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        let geometry = self.layout.geometry();
+        let mut blocks = blocks.iter().peekable();
+        let mut scratch = Vec::new();
+        for index in 0..geometry.blocks(piece) {
+            let length = geometry.block_size(Block { piece, index }) as usize;
+            if let Some((_, buffer)) = blocks.next_if(|(at, _)| *at == index) {
+                each(buffer.get(..length).unwrap_or(buffer));
+                continue;
+            }
+            scratch.resize(length, 0);
+            self.read_raw(piece, index.saturating_mul(BLOCK_SIZE), &mut scratch)?;
+            each(&scratch);
+        }
+        Ok(())
+    }
+
+    fn block_digests(
+        &self,
+        piece: PieceIndex,
+        blocks: &[(u32, BlockBuf)],
+        outcome: &Outcome,
+    ) -> io::Result<Vec<[u8; 32]>> {
+        if !outcome.leaves.is_empty() {
+            return Ok(outcome.leaves.iter().map(|leaf| leaf.0).collect());
+        }
+        let mut digests = Vec::with_capacity(blocks.len());
+        self.each_block(piece, blocks, |block| digests.push(v1_block_digest(block)))?;
+        Ok(digests)
+    }
+
+    /// Writes blocks where they belong: one vectored write for each file that a run of them touches.
+    fn write_blocks(self: &Arc<Self>, piece: PieceIndex, blocks: &[(u32, BlockBuf)]) -> io::Result<()> {
+        for run in blocks.chunk_by(|(before, _), (after, _)| before.checked_add(1) == Some(*after)) {
+            let Some((first, _)) = run.first() else {
+                continue;
+            };
+            let begin = first.saturating_mul(BLOCK_SIZE);
+            let longest = u32::try_from(run.len()).unwrap_or(u32::MAX).saturating_mul(BLOCK_SIZE);
+            let length = longest.min(self.layout.geometry().piece_size(piece).saturating_sub(begin));
+            let mut at = 0;
+            for slice in self.layout.slices(piece, begin, length) {
+                let range = at..at + slice.length() as usize;
+                at = range.end;
+                if let Slice::File { file, offset, .. } = slice {
+                    self.write_range(file, offset, run, range)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes these bytes of a run of blocks; a failing device gets a second try.
+    fn write_range(
+        self: &Arc<Self>,
+        file: FileIndex,
+        offset: u64,
+        run: &[(u32, BlockBuf)],
+        range: Range<usize>,
+    ) -> io::Result<()> {
+        let write = || self.files.write(file, offset, &mut parts(run, range.clone()));
+        let is_eio = |error: &io::Error| error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+        let before = match write() {
+            Err(error) if is_eio(&error) => write()?,
+            other => other?,
+        };
+        if before == Before::Changed {
+            self.recheck(file);
+        }
+        Ok(())
+    }
+}
+
+/// The parts of the buffers of a run that make up these of its bytes.
+fn parts(run: &[(u32, BlockBuf)], range: Range<usize>) -> Vec<IoSlice<'_>> {
+    let block = BLOCK_SIZE as usize;
+    let touched = range.start / block..range.end.div_ceil(block);
+    let buffers = run.get(touched.clone()).unwrap_or_default();
+    let parts = touched.zip(buffers).filter_map(|(number, (_, buffer))| {
+        let start = range.start.saturating_sub(number * block);
+        let end = range.end.saturating_sub(number * block).min(block);
+        Some(IoSlice::new(buffer.get(start..end)?))
+    });
+    parts.collect()
+}
