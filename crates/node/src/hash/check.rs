@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use obt_storage::journal::Stamp;
-use obt_wire::metainfo::{FileKind, Metainfo, Version};
-use obt_wire::{Bitfield, PieceIndex};
+use obt_wire::metainfo::{File, FileKind, Metainfo, Version};
+use obt_wire::{Bitfield, PieceIndex, Sha256Hash};
 
 use super::pieces::{Laid, OnShort, PieceHashes, hash_all};
 use super::{HashError, Watch, proof, stamp_of};
@@ -52,7 +52,7 @@ impl Checked {
 /// unreadable are bad, not an error. Blocks; call it on a thread of its own.
 ///
 /// # Errors
-/// [`HashError::Cancelled`]; [`HashError::NotData`] where a v2 torrent lacks the hashes of its pieces.
+/// [`HashError::Cancelled`].
 pub fn check(root: &Path, metainfo: &Metainfo, watch: &Watch) -> Result<Checked, HashError> {
     let info = &metainfo.info;
     let place =
@@ -65,7 +65,7 @@ pub fn check(root: &Path, metainfo: &Metainfo, watch: &Watch) -> Result<Checked,
         |path: &Option<PathBuf>| path.as_ref().and_then(|path| fs::metadata(path).ok()).map(|found| stamp_of(&found));
     let before: Vec<Option<Stamp>> = paths.iter().map(stamp).collect();
     let hashed = hash_all(&laid, OnShort::Skip, watch)?;
-    let expected = Expected::new(metainfo);
+    let expected = Expected::new(metainfo, &hashed);
     let mut have = Bitfield::empty(info.geometry.pieces());
     for (piece, hashes) in info.geometry.all().zip(hashed) {
         if hashes.is_some_and(|hashes| expected.matches(piece, &hashes)) {
@@ -94,23 +94,21 @@ fn is_plain(path: &Path) -> bool {
 /// What the pieces of a torrent should hash to.
 struct Expected<'a> {
     metainfo: &'a Metainfo,
-    /// By piece; empty for v1, and zeros where the layer is missing.
-    v2: Vec<Option<obt_wire::Sha256Hash>>,
+    /// By piece; empty for v1, and None where the layer is missing and the root does not match either.
+    v2: Vec<Option<Sha256Hash>>,
 }
 
 impl<'a> Expected<'a> {
-    fn new(metainfo: &'a Metainfo) -> Self {
+    fn new(metainfo: &'a Metainfo, hashed: &[Option<PieceHashes>]) -> Self {
         let info = &metainfo.info;
         let mut v2 = Vec::new();
-        if info.version != Version::V1 {
-            for (_, file) in info.data_files() {
-                let pieces = usize::try_from(file.size.div_ceil(u64::from(info.geometry.piece_length()))).unwrap_or(0);
-                let layer = file.pieces_root.and_then(|root| metainfo.piece_layers.get(&root));
-                match layer {
-                    Some(layer) => v2.extend(layer.iter().copied().map(Some)),
-                    None if pieces == 1 => v2.push(file.pieces_root),
-                    None => v2.extend(std::iter::repeat_n(None, pieces)),
-                }
+        let files = info.data_files().filter(|_| info.version != Version::V1);
+        for (_, file) in files {
+            let pieces = usize::try_from(file.size.div_ceil(u64::from(info.geometry.piece_length()))).unwrap_or(0);
+            let found = hashed.get(v2.len()..v2.len() + pieces).unwrap_or_default();
+            match layer(metainfo, file, found) {
+                Some(layer) => v2.extend(layer.into_iter().map(Some)),
+                None => v2.extend(std::iter::repeat_n(None, pieces)),
             }
         }
         Self { metainfo, v2 }
@@ -122,6 +120,20 @@ impl<'a> Expected<'a> {
         let v2 = self.v2.get(piece.0 as usize).copied().flatten().map(|expected| expected == hashes.v2);
         v1 != Some(false) && v2 != Some(false) && (v1.is_some() || v2.is_some())
     }
+}
+
+/// What the pieces of `file` should hash to. Without its piece layer that is what they do hash to, if the root above it
+/// is right: the root says whether the whole file is, and nothing about one piece.
+fn layer(metainfo: &Metainfo, file: &File, found: &[Option<PieceHashes>]) -> Option<Vec<Sha256Hash>> {
+    let root = file.pieces_root?;
+    if let Some(layer) = metainfo.piece_layers.get(&root) {
+        return Some(layer.clone());
+    }
+    if found.len() == 1 {
+        return Some(vec![root]);
+    }
+    let layer: Vec<Sha256Hash> = found.iter().map(|piece| Some((*piece)?.v2)).collect::<Option<_>>()?;
+    metainfo.info.tree(file)?.has_piece_layer(&layer).then_some(layer)
 }
 
 #[cfg(test)]
@@ -160,6 +172,20 @@ mod tests {
         let good: Vec<bool> = checked.files.iter().map(|file| file.good).collect();
         assert_eq!(good, [true, false, true]);
         assert_eq!(checked.have.count(), checked.have.len() - 1);
+    }
+
+    #[test]
+    fn without_a_piece_layer_a_file_is_whole_or_unproven() {
+        let (folder, mut metainfo) = sample(Version::V2);
+        metainfo.piece_layers.clear();
+        assert!(check(folder.path(), &metainfo, &Watch::default()).unwrap().is_complete());
+        let mut bytes = fs::read(folder.path().join("a")).unwrap();
+        bytes[69_999] ^= 1;
+        fs::write(folder.path().join("a"), bytes).unwrap();
+        let checked = check(folder.path(), &metainfo, &Watch::default()).unwrap();
+        let good: Vec<bool> = checked.files.iter().map(|file| file.good).collect();
+        assert_eq!(good, [false, true, true]);
+        assert_eq!(checked.have.count(), 4);
     }
 
     #[test]

@@ -213,4 +213,23 @@ mod tests {
         let made = make(folder.path(), "x", MakeOptions::default(), &watch);
         assert!(matches!(made, Err(HashError::Cancelled)));
     }
+
+    #[cfg(unix)]
+    #[test]
+    fn holes_hash_as_the_zeros_that_they_read_as() {
+        let folder = tempfile::tempdir().unwrap();
+        let size = 40 * 65_536 + 5;
+        let mut bytes = vec![0; size];
+        bytes[20 * 65_536 + 7] = 1;
+        fs::write(folder.path().join("full"), &bytes).unwrap();
+        let sparse = fs::File::create(folder.path().join("sparse")).unwrap();
+        sparse.set_len(size as u64).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&sparse, &[1], 20 * 65_536 + 7).unwrap();
+        for version in [Version::V1, Version::V2, Version::Hybrid] {
+            let options = MakeOptions { version, piece_length: Some(65_536) };
+            let hashes =
+                |file| make(&folder.path().join(file), "x", options, &Watch::default()).unwrap().metainfo.info.hashes;
+            assert_eq!(hashes("sparse"), hashes("full"), "{version:?}");
+        }
+    }
 }

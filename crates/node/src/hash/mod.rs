@@ -5,6 +5,7 @@
 //! error, not a signal. Memory does not grow with the file, but by 20 to 52 bytes a piece.
 
 mod check;
+mod holes;
 mod make;
 mod pieces;
 mod scan;

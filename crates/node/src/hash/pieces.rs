@@ -11,6 +11,7 @@ use obt_wire::metainfo::{File as TorrentFile, FileKind, Version};
 use obt_wire::{BLOCK_SIZE, Geometry, PieceIndex, Sha1Hash, Sha256Hash};
 use sha1::{Digest, Sha1};
 
+use super::holes::Holes;
 use super::scan::io;
 use super::{HashError, Watch};
 
@@ -57,7 +58,7 @@ pub(super) fn hash_all(
     let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(pieces.div_ceil(turn) as usize);
     let hashes = Mutex::new(vec![None; pieces as usize]);
     let next = AtomicU32::new(0);
-    let work = || -> Result<(), HashError> {
+    let turns = || -> Result<(), HashError> {
         let mut hasher = Hasher::new(laid);
         let mut done = Vec::with_capacity(turn as usize);
         loop {
@@ -82,6 +83,8 @@ pub(super) fn hash_all(
             }
         }
     };
+    // When one thread fails, the others need not go on.
+    let work = || turns().inspect_err(|_| next.store(pieces, Ordering::Relaxed));
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut result = work();
@@ -98,24 +101,61 @@ pub(super) fn hash_all(
 struct Hasher<'a> {
     laid: &'a Laid<'a>,
     buffer: Vec<u8>,
-    /// The file that was read last, by its number: consecutive pieces mostly lie in one.
-    open: Option<(usize, File)>,
+    /// The file that was read last: consecutive pieces mostly lie in one.
+    open: Option<Open>,
     blocks: Vec<Sha256Hash>,
+    /// The hashes of a whole piece of zeros in a file longer than a piece, once they were needed.
+    zeros: Option<PieceHashes>,
+}
+
+/// A file that is being read.
+struct Open {
+    number: usize,
+    file: File,
+    holes: Holes,
 }
 
 impl<'a> Hasher<'a> {
     fn new(laid: &'a Laid<'a>) -> Self {
-        Self { laid, buffer: vec![0; STRETCH], open: None, blocks: Vec::new() }
+        Self { laid, buffer: vec![0; STRETCH], open: None, blocks: Vec::new(), zeros: None }
     }
 
     fn piece(&mut self, piece: PieceIndex) -> Result<PieceHashes, HashError> {
         let laid = self.laid;
-        let (with_v1, with_v2) = (laid.version != Version::V2, laid.version != Version::V1);
         let begin = u64::from(piece.0) * u64::from(laid.geometry.piece_length());
         let end = begin + u64::from(laid.geometry.piece_size(piece));
+        let first = laid.files.partition_point(|file| file.offset + file.size <= begin);
+        if !self.is_hole(first, begin, end)? {
+            return self.read(first, begin, end);
+        }
+        let zeros = match self.zeros {
+            Some(zeros) => zeros,
+            None => self.read(first, begin, end)?,
+        };
+        self.zeros = Some(zeros);
+        Ok(zeros)
+    }
+
+    /// Whether these bytes are a whole piece, in one file that is longer than a piece, and in a hole of it.
+    fn is_hole(&mut self, number: usize, begin: u64, end: u64) -> Result<bool, HashError> {
+        let piece_length = u64::from(self.laid.geometry.piece_length());
+        let Some(file) = self.laid.files.get(number).filter(|file| file.kind == FileKind::Data) else {
+            return Ok(false);
+        };
+        let inside = file.offset <= begin && end <= file.offset + file.size;
+        if !inside || end - begin != piece_length || file.size <= piece_length {
+            return Ok(false);
+        }
+        let (_, open) = open(self.laid, &mut self.open, number)?;
+        Ok(open.holes.cover(&open.file, begin - file.offset..end - file.offset))
+    }
+
+    /// Reads and hashes a piece, whose first bytes are in the file numbered `first`.
+    fn read(&mut self, first: usize, begin: u64, end: u64) -> Result<PieceHashes, HashError> {
+        let laid = self.laid;
+        let (with_v1, with_v2) = (laid.version != Version::V2, laid.version != Version::V1);
         let mut sha1 = Sha1::new();
         self.blocks.clear();
-        let first = laid.files.partition_point(|file| file.offset + file.size <= begin);
         let mut at = begin;
         let mut owner = None;
         for (number, file) in laid.files.iter().enumerate().skip(first) {
@@ -152,24 +192,35 @@ impl<'a> Hasher<'a> {
 
     /// Reads `length` bytes of a file into the buffer; a pad is zeros.
     fn fill(&mut self, number: usize, offset: u64, length: usize) -> Result<(), HashError> {
-        let buffer = self.buffer.get_mut(..length).unwrap_or_default();
-        let file = self.laid.files.get(number);
-        if file.is_some_and(|file| file.kind == FileKind::Pad) {
-            buffer.fill(0);
+        if self.laid.files.get(number).is_some_and(|file| file.kind == FileKind::Pad) {
+            self.buffer.get_mut(..length).unwrap_or_default().fill(0);
             return Ok(());
         }
-        let missing = || HashError::NotData(file.map(|file| file.path.iter().collect()).unwrap_or_default());
-        let path = self.laid.paths.get(number).and_then(Option::as_ref).ok_or_else(missing)?;
-        let open = match self.open.take().filter(|(open, _)| *open == number) {
-            Some(open) => open,
-            None => (number, File::open(path).map_err(io(path))?),
-        };
-        let (_, file) = self.open.insert(open);
-        match read_exact_at(file, buffer, offset) {
+        let (path, open) = open(self.laid, &mut self.open, number)?;
+        let buffer = self.buffer.get_mut(..length).unwrap_or_default();
+        match read_exact_at(&open.file, buffer, offset) {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(HashError::Changed(path.clone())),
             read => read.map_err(io(path)),
         }
     }
+}
+
+/// The file with this number and its path; `last` is the one that is open.
+fn open<'a, 'b>(
+    laid: &'a Laid<'_>,
+    last: &'b mut Option<Open>,
+    number: usize,
+) -> Result<(&'a PathBuf, &'b mut Open), HashError> {
+    let name = || laid.files.get(number).map(|file| file.path.iter().collect()).unwrap_or_default();
+    let path = laid.paths.get(number).and_then(Option::as_ref).ok_or_else(|| HashError::NotData(name()))?;
+    let open = match last.take().filter(|open| open.number == number) {
+        Some(open) => open,
+        None => {
+            let file = File::open(path).map_err(io(path))?;
+            Open { number, holes: Holes::of(&file), file }
+        }
+    };
+    Ok((path, last.insert(open)))
 }
 
 #[cfg(unix)]
