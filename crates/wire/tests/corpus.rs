@@ -4,8 +4,12 @@
 #![allow(clippy::disallowed_methods, reason = "the corpus is files")]
 #![allow(unreachable_pub, reason = "the properties are a library elsewhere")]
 
+#[path = "../../../fuzz/src/messages.rs"]
+mod messages;
 #[path = "../../../fuzz/src/wire.rs"]
 mod properties;
+#[path = "../../../fuzz/src/trackers.rs"]
+mod trackers;
 
 use std::path::Path;
 
@@ -40,4 +44,34 @@ fn magnet() {
 #[test]
 fn merkle_proof() {
     replay("merkle_proof", properties::merkle_proof);
+}
+
+#[test]
+fn peer_message() {
+    replay("peer_message", messages::peer_message);
+}
+
+#[test]
+fn handshake() {
+    replay("handshake", messages::handshake);
+}
+
+#[test]
+fn extension() {
+    replay("extension", messages::extension);
+}
+
+#[test]
+fn compact() {
+    replay("compact", trackers::compact);
+}
+
+#[test]
+fn tracker_udp() {
+    replay("tracker_udp", trackers::tracker_udp);
+}
+
+#[test]
+fn tracker_http() {
+    replay("tracker_http", trackers::tracker_http);
 }
