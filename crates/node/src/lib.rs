@@ -14,6 +14,7 @@ mod net;
 pub mod node;
 pub mod rates;
 pub mod requester;
+pub mod server;
 pub mod sharer;
 pub mod state;
 pub mod torrent;

@@ -3,7 +3,6 @@
 //! A refusal is an answer like others, with status 200: that is what clients show to their users. It never repeats what
 //! came in.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use obt_wire::announce::AnnounceEvent;
@@ -78,19 +77,6 @@ pub fn scrape(query: &[u8], shards: &mut impl Shards, out: &mut Vec<u8>, now: In
 /// A query that is wrong stays wrong.
 fn refuse(error: &QueryError, out: &mut Vec<u8>) {
     write_failure(&error.to_string(), Some(RetryIn::Never), out);
-}
-
-/// Whom a request comes from: the other end of its connection or, where that is a proxy that the operator trusts, the
-/// last address in `X-Forwarded-For`, which is the one that the proxy itself wrote.
-#[must_use]
-pub fn client_address(source: IpAddr, forwarded: Option<&[u8]>, trusted: &[IpAddr]) -> IpAddr {
-    let source = source.to_canonical();
-    if !trusted.contains(&source) {
-        return source;
-    }
-    let last = forwarded.and_then(|list| list.rsplit(|byte| *byte == b',').next());
-    let text = last.and_then(|last| std::str::from_utf8(last).ok());
-    text.and_then(|text| text.trim().parse::<IpAddr>().ok()).map_or(source, |ip| ip.to_canonical())
 }
 
 #[cfg(test)]

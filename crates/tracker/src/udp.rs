@@ -4,7 +4,7 @@
 //! an unproved address is the connect reply, which is as long as its request.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obt_wire::announce::{AnnounceEvent, SwarmCounts};
 use obt_wire::compact::{Reach, reach};
@@ -193,12 +193,6 @@ impl ConnectBudget {
         true
     }
 }
-
-/// Room that an answer may need, bytes.
-pub const REPLY_BYTES: usize = UDP_REPLY_V4;
-
-/// How often a thread that answers should look at the clock: ids and expiry count in seconds.
-pub const CLOCK_GRAIN: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use super::limits::{TRACKER_PORT, TRACKER_PORTS};
+use super::udp;
 
 /// Connections that the kernel holds for us between two turns of the listener.
 const BACKLOG: i32 = 1_024;
@@ -50,6 +51,8 @@ impl fmt::Display for TrackerListen {
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) sockets: Vec<TcpListener>,
+    /// One for each thread and address.
+    pub(super) datagrams: Vec<UdpSocket>,
     pub(super) port: u16,
 }
 
@@ -88,13 +91,14 @@ fn bind_port(addr: Option<IpAddr>, port: u16) -> io::Result<Bound> {
         Some(addr) => vec![addr],
         None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
     };
-    let mut bound = Bound { sockets: Vec::new(), port };
+    let mut bound = Bound { sockets: Vec::new(), datagrams: Vec::new(), port };
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for addr in addresses {
         match listen_at(SocketAddr::new(addr, bound.port)) {
             Ok(socket) => {
                 bound.port = socket.local_addr()?.port();
                 bound.sockets.push(socket);
+                bound.datagrams.extend(udp::bind(SocketAddr::new(addr, bound.port))?);
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
             Err(error) => failure = error,

@@ -3,6 +3,7 @@
 //! What is answered is decided in `obt-tracker` and `obt-catalogue`; here requests come in, get their place and their
 //! time, and go out as JSON.
 
+mod announce;
 mod catalogue;
 mod clock;
 mod connections;
@@ -10,6 +11,7 @@ mod error;
 mod events;
 mod files;
 mod items;
+mod lease;
 mod limits;
 mod listen;
 mod metainfos;
@@ -19,6 +21,7 @@ mod publish;
 mod routes;
 pub mod state;
 mod status;
+mod udp;
 mod upkeep;
 mod web;
 
@@ -45,6 +48,7 @@ pub use self::listen::{TrackerListen, TrackerPort};
 use self::metainfos::Metainfos;
 pub use self::origin::{Advertise, ParseAdvertiseError};
 use self::state::TrackerState;
+use self::udp::UdpThreads;
 use crate::state::{StateError, StateFolder, read_private, write_private};
 
 /// Longest key file, bytes: one line.
@@ -127,6 +131,7 @@ pub struct TrackerServer {
     publisher: Keypair,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    udp: UdpThreads,
 }
 
 /// What all requests share.
@@ -166,9 +171,10 @@ impl TrackerServer {
         }
         let contents = catalogue.read(obt_catalogue::Reader::contents).await.map_err(StartError::Catalogue)?;
 
-        let bound = listen::bind(config.listen)
-            .map_err(|source| StartError::Listen { at: config.listen.to_string(), source })?;
+        let unbound = |source| StartError::Listen { at: config.listen.to_string(), source };
+        let mut bound = listen::bind(config.listen).map_err(unbound)?;
         let state = Arc::new(TrackerState::new(&store_config(&config)?, Instant::now()));
+        let udp = UdpThreads::start(std::mem::take(&mut bound.datagrams), &state).map_err(unbound)?;
         let app = Arc::new(App {
             catalogue,
             state,
@@ -178,7 +184,7 @@ impl TrackerServer {
             files: config.files.map_or_else(OnceLock::new, OnceLock::from),
             advertise: config.advertise,
             port: bound.port,
-            udp_port: None,
+            udp_port: Some(bound.port),
             started: Instant::now(),
             places: Arc::default(),
             answered: Arc::default(),
@@ -187,10 +193,10 @@ impl TrackerServer {
             streams: Arc::new(Semaphore::new(limits::STREAMS)),
         });
         publish::pin_all(&app, &contents);
-        Ok(Self::serve(app, bound, publisher))
+        Ok(Self::serve(app, bound, udp, publisher))
     }
 
-    fn serve(app: Arc<App>, bound: listen::Bound, publisher: Keypair) -> Self {
+    fn serve(app: Arc<App>, bound: listen::Bound, udp: UdpThreads, publisher: Keypair) -> Self {
         let (stop, stopped) = watch::channel(false);
         let front =
             Front { routes: routes::all(&app), places: Arc::clone(&app.places), answered: Arc::clone(&app.answered) };
@@ -201,7 +207,7 @@ impl TrackerServer {
         }
         tasks.spawn(upkeep::run(Arc::downgrade(&app)));
         tracing::info!(port = app.port, "the tracker is up");
-        Self { app, addresses, publisher, stop, tasks }
+        Self { app, addresses, publisher, stop, tasks, udp }
     }
 
     /// The TCP and UDP port.
@@ -242,6 +248,7 @@ impl TrackerServer {
             tokio::time::sleep(limits::STOP / 40).await;
         }
         self.tasks.shutdown().await;
+        self.udp.stopped().await;
     }
 }
 

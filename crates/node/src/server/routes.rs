@@ -11,7 +11,7 @@ use axum::routing::get;
 use tokio::time::timeout;
 
 use super::error::ApiError;
-use super::{App, events, files, items, limits, publish, status, web};
+use super::{App, announce, events, files, items, lease, limits, publish, status, web};
 
 /// All routes. `/openapi.json` describes each of them.
 pub(super) fn all(app: &Arc<App>) -> Router {
@@ -36,6 +36,8 @@ pub(super) fn all(app: &Arc<App>) -> Router {
     let streams = Router::new().route("/files/{*name}", get(files::serve)).route("/api/v1/events", get(events::listen));
     bounded
         .merge(streams)
+        .merge(announce::routes())
+        .merge(lease::routes())
         .fallback(async || ApiError::no_route())
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "this method does not work here")
@@ -55,4 +57,26 @@ async fn one_of_many(State(app): State<Arc<App>>, request: Request, next: Next) 
         return ApiError::busy("too many requests at once").into_response();
     };
     next.run(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_contract_describes_every_route() {
+        let contract: serde_json::Value = serde_json::from_str(include_str!("web/openapi.json")).unwrap();
+        let described = contract["paths"].as_object().unwrap();
+        let source = include_str!("routes.rs");
+        let code = source.split("#[cfg(test)]").next().unwrap();
+        let paths: Vec<&str> = code.split('"').filter(|text| text.starts_with('/')).collect();
+        assert!(paths.len() >= 15, "{paths:?}");
+        for path in paths {
+            let names = match path {
+                "/items/{*name}" => vec!["/items/{name}.torrent".to_owned(), "/items/{name}.magnet".to_owned()],
+                other => vec![other.replace("{*", "{")],
+            };
+            for name in names {
+                assert!(described.contains_key(&name), "{name}");
+            }
+        }
+    }
 }

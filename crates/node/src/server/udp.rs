@@ -73,8 +73,8 @@ impl Drop for UdpThreads {
 fn responder() -> io::Result<UdpResponder> {
     let now = Instant::now();
     let (mut key, mut budget) = ([0; 32], [0; 24]);
-    getrandom::fill(&mut key)?;
-    getrandom::fill(&mut budget)?;
+    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    getrandom::fill(&mut budget).map_err(io::Error::other)?;
     let ids = ConnectionIds::new(key, SystemTime::now(), now);
     Ok(UdpResponder::new(ids, Some(ConnectBudget::new(budget, now))))
 }

@@ -1,4 +1,4 @@
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use obt_wire::tracker_udp::{Family, Reply, connect_request, scrape_request};
 use obt_wire::{InfoHash, PeerId};
