@@ -185,3 +185,33 @@ async fn where_nothing_listens_the_system_says_so_at_once() {
     let asked = tokio::time::timeout(LONG / 2, asked).await.unwrap();
     assert!(matches!(asked, Err(AnnounceError::Unreachable(_))), "{asked:?}");
 }
+
+#[tokio::test]
+async fn a_family_that_leads_nowhere_does_not_hold_back_the_other() {
+    let tracker = tracker(honest).await;
+    // To most hosts this name has an address of each family, and the tracker listens at one.
+    let url = Url::parse(&format!("udp://localhost:{}", tracker.url.port().unwrap())).unwrap();
+    let (trackers, announce) = (UdpTrackers::patient(LONG), announce());
+    let asked = trackers.announce(&announce, &url, Trust::Found, 77);
+    let reply = tokio::time::timeout(LONG / 2, asked).await.unwrap().unwrap();
+    assert_eq!(reply.peers.len(), 2);
+}
+
+#[tokio::test]
+async fn both_families_peers_come_back_and_a_slow_one_is_not_waited_for() {
+    let answer = |from: &str| Answer {
+        from: from.parse().unwrap(),
+        interval: 60,
+        counts: SwarmCounts { seeders: 1, leechers: 2, completed: 0 },
+        peers: vec![from.parse().unwrap()],
+    };
+    let both_there = both(async { Ok(answer("1.2.3.4:5")) }, async { Ok(answer("[2a00::1]:5")) }).await.unwrap();
+    let reply = merged(both_there, Trust::Found);
+    assert_eq!((reply.peers.len(), reply.seeders), (2, Some(1)));
+    let one = both(async { Ok(answer("1.2.3.4:5")) }, std::future::pending()).await.unwrap();
+    assert_eq!(one.len(), 1);
+    let other = both(async { Err(AnnounceError::Silent) }, async { Ok(answer("[2a00::1]:5")) }).await.unwrap();
+    assert_eq!(other.len(), 1);
+    let none = both(async { Err(AnnounceError::Silent) }, async { Err(AnnounceError::Silent) }).await;
+    assert!(none.is_err());
+}
