@@ -1,1 +1,53 @@
-fn main() {}
+//! The obt program: what was typed -> what it means -> run. Data on stdout, talk on stderr.
+
+mod args;
+mod commands;
+mod output;
+mod progress;
+mod quantity;
+mod settings;
+mod stop;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::Cli;
+use crate::output::{Output, Status, tell};
+use crate::settings::Settings;
+use crate::stop::Stop;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.common.verbose);
+    let json = cli.common.json;
+    let status = run(cli).unwrap_or_else(|error| tell(&error, json));
+    ExitCode::from(status.code())
+}
+
+fn run(cli: Cli) -> anyhow::Result<Status> {
+    let settings = Settings::new(&cli.common)?;
+    let output = Output::new(cli.common.json);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let status = runtime.block_on(async {
+        let stop = Stop::listen()?;
+        commands::run(cli.command, &settings, output, stop).await
+    });
+    // A blocked thread (a prompt's read, a slow disk) must not hold the process back.
+    runtime.shutdown_background();
+    status
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("OBT_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,obt={level},obt_node={level},obt_swarm={level}")));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+}

@@ -8,7 +8,10 @@ pub mod buffers;
 pub mod config;
 pub mod control;
 pub mod disk;
+pub mod files;
+pub mod folder;
 pub mod hash;
+pub mod keyring;
 pub mod limits;
 mod net;
 pub mod node;
@@ -18,4 +21,7 @@ pub mod server;
 pub mod sharer;
 pub mod state;
 pub mod torrent;
+pub mod torrent_url;
 pub mod tracker_client;
+
+pub use obt_catalogue::{names, signing};

@@ -15,6 +15,8 @@ mod readers;
 mod registry;
 mod task;
 
+pub use obt_swarm::{LocalAddresses, Stats, TrackerUrl};
+
 pub use error::{ReadError, TorrentError};
 pub use file_reader::FileReader;
 pub use handle::{Finished, TorrentHandle, TorrentStats};

@@ -1,0 +1,353 @@
+//! What can be typed: commands, flags and their help. What it means is decided in `settings` and `commands`.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::quantity::{Rate, parse_rate};
+
+/// The BitTorrent you can address by name.
+#[derive(Debug, Parser)]
+#[command(
+    name = "obt",
+    version,
+    about = "The BitTorrent you can address by name",
+    long_about = "The BitTorrent you can address by name: type a host, a port and a file name, and the file comes, \
+                  verified, from every machine that has it.\n\n\
+                  Share a file:            obt share movie.mkv\n\
+                  Get it elsewhere:        obt get HOST PORT movie.mkv\n\
+                  See what there is:       obt find HOST PORT\n\
+                  See it work, on its own: obt demo\n\n\
+                  Without a command, on a terminal, obt asks for `hostname port filename:`, again and again.",
+    after_help = "Exit status: 0 done, 1 not found, unavailable or incomplete, 2 usage or error.",
+    propagate_version = true,
+    arg_required_else_help = false
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Flags that every command takes.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Common options")]
+pub(crate) struct Common {
+    /// Where obt keeps its state (keys, catalogue); never a folder with shared data [default: the platform's data
+    /// folder]
+    #[arg(long, global = true, value_name = "DIR", env = "OBT_STATE", hide_env = true)]
+    pub(crate) state: Option<PathBuf>,
+    /// Settings to read; flags and OBT_* variables win over it
+    #[arg(long, global = true, value_name = "FILE", env = "OBT_CONFIG", hide_env = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON on standard output, for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Listen for other peers here; port 0 is any free one [default: port 6881, or the next free one]
+    #[arg(long, global = true, value_name = "ADDR:PORT", env = "OBT_PEER_LISTEN", hide_env = true)]
+    pub(crate) peer_listen: Option<SocketAddr>,
+    /// Serve as tracker here, TCP and UDP; port 0 is any free one [default: port 6969, or the next free one]
+    #[arg(long, global = true, value_name = "ADDR:PORT", env = "OBT_TRACKER_LISTEN", hide_env = true)]
+    pub(crate) tracker_listen: Option<SocketAddr>,
+    /// The address that others are told, where it is not the one they reached
+    #[arg(long, global = true, value_name = "HOST[:PORT]", env = "OBT_ADVERTISE", hide_env = true)]
+    pub(crate) advertise: Option<String>,
+    /// The key to publish with, for a tracker elsewhere
+    #[arg(long, global = true, value_name = "FILE", env = "OBT_KEY_FILE", hide_env = true)]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Fetch no faster than this, bytes per second (10M, 512KiB) [default: no limit]
+    #[arg(long, global = true, value_name = "RATE", value_parser = parse_rate, env = "OBT_DOWNLOAD_RATE", hide_env = true)]
+    pub(crate) download_rate: Option<Rate>,
+    /// Send no faster than this, bytes per second [default: no limit]
+    #[arg(long, global = true, value_name = "RATE", value_parser = parse_rate, env = "OBT_UPLOAD_RATE", hide_env = true)]
+    pub(crate) upload_rate: Option<Rate>,
+    /// Say more on standard error: -v state changes, -vv peers, -vvv packets
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fetch a file or folder by name from everyone who has it
+    Get(Get),
+    /// Publish files and folders under their names, and serve them
+    Share(Share),
+    /// Serve every entry of a folder, as a daemon, and fetch on request
+    Peer(Peer),
+    /// Run the tracker alone
+    Tracker(Tracker),
+    /// List and search what a tracker's catalogue has
+    Find(Find),
+    /// Show who is in the network and what each one holds
+    Peers(Peers),
+    /// Fetch a magnet link or a .torrent, with no catalogue
+    Download(Download),
+    /// Make a .torrent of a file or folder
+    Create(Create),
+    /// Show what a .torrent or magnet link says
+    Inspect(Inspect),
+    /// Check data on disk against a .torrent
+    Verify(Verify),
+    /// Put an existing .torrent into a tracker's catalogue
+    Publish(Publish),
+    /// Show the whole thing at work on this machine: a tracker, three peers and a requester
+    Demo(Demo),
+}
+
+/// Where a tracker is: two words, as in the prompt.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TrackerAddress {
+    /// The tracker's host name or address
+    #[arg(value_name = "HOST")]
+    pub(crate) host: String,
+    /// The tracker's port
+    #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+}
+
+/// `obt get`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    obt get tracker.lab 6969 imagenet-val.tar\n  \
+    obt get tracker.lab 6969 movie.mkv@2          the second version\n  \
+    obt get tracker.lab 6969 season-1/e03.mkv     one file of a shared folder\n  \
+    obt get tracker.lab 6969 -o /data -- -odd-name\n\n\
+    A get that was stopped goes on where it was: repeat the command.")]
+pub(crate) struct Get {
+    #[command(flatten)]
+    pub(crate) tracker: TrackerAddress,
+    /// The name, `NAME@VERSION`, `NAME@HASH`, or `FOLDER/inner/file`
+    #[arg(value_name = "NAME")]
+    pub(crate) name: OsString,
+    /// Put it into this folder
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) output: PathBuf,
+    /// If nobody has it, wait until somebody does
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Stay after it is complete, and serve it to others
+    #[arg(long)]
+    pub(crate) seed: bool,
+    /// Write the file's bytes to standard output, in order, and keep no copy
+    #[arg(long, conflicts_with_all = ["seed", "output", "force"])]
+    pub(crate) stdout: bool,
+    /// Replace what is there under the final name, if it differs
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `obt share`.
+#[derive(Debug, Args)]
+#[command(after_help = "Without --tracker, one is started inside, and the line to paste elsewhere is printed.")]
+pub(crate) struct Share {
+    /// Files and folders
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Publish to this tracker instead of one of our own
+    #[arg(long, value_name = "HOST:PORT", env = "OBT_TRACKER", hide_env = true)]
+    pub(crate) tracker: Option<String>,
+    /// The name to publish under (one PATH) [default: the path's last component]
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Where the name is taken by other content of ours, make this its next version
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// With our own tracker: who may publish; remembered until it is changed [default at first: keys]
+    #[arg(long, value_name = "WHO")]
+    pub(crate) publish: Option<PublishPolicy>,
+}
+
+/// `obt peer`.
+#[derive(Debug, Args)]
+pub(crate) struct Peer {
+    /// The folder whose entries are shared, and into which requests are fetched
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) folder: PathBuf,
+    /// Use this tracker instead of one of our own
+    #[arg(long, value_name = "HOST:PORT", env = "OBT_TRACKER", hide_env = true)]
+    pub(crate) tracker: Option<String>,
+    /// With our own tracker: who may publish; remembered until it is changed [default at first: keys]
+    #[arg(long, value_name = "WHO")]
+    pub(crate) publish: Option<PublishPolicy>,
+}
+
+/// `obt tracker`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Tracker {
+    /// What to do instead of running
+    #[command(subcommand)]
+    pub(crate) action: Option<TrackerAction>,
+    /// Who may publish; remembered until it is changed [default at first: keys]
+    #[arg(long, value_name = "WHO")]
+    pub(crate) publish: Option<PublishPolicy>,
+}
+
+/// `obt tracker ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrackerAction {
+    /// Say which keys may publish to this machine's tracker
+    #[command(subcommand)]
+    Key(KeyAction),
+}
+
+/// `obt tracker key ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyAction {
+    /// Make a key in FILE, for a publisher elsewhere, and let it publish here
+    Add {
+        /// The key file to make (or an existing one to admit)
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// A name for people to recognise it by
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        label: String,
+    },
+    /// List the keys that may publish
+    List,
+    /// Let a key publish no longer
+    Revoke {
+        /// The public key, or the first 8 or more digits of it
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+}
+
+/// Who may publish to a tracker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PublishPolicy {
+    /// Those whose keys it knows
+    Keys,
+    /// Anyone with a key, known or not
+    Open,
+}
+
+/// `obt find`.
+#[derive(Debug, Args)]
+pub(crate) struct Find {
+    #[command(flatten)]
+    pub(crate) tracker: TrackerAddress,
+    /// Only names with these words, or this part of a word
+    #[arg(value_name = "TEXT")]
+    pub(crate) text: Vec<String>,
+    /// Print at most this many
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+}
+
+/// `obt peers`.
+#[derive(Debug, Args)]
+pub(crate) struct Peers {
+    #[command(flatten)]
+    pub(crate) tracker: TrackerAddress,
+}
+
+/// `obt download`.
+#[derive(Debug, Args)]
+pub(crate) struct Download {
+    /// A magnet link, a .torrent file, or an http(s) URL of one
+    #[arg(value_name = "MAGNET|FILE|URL")]
+    pub(crate) source: OsString,
+    /// Put it into this folder
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) output: PathBuf,
+    /// A peer to try, besides those that trackers name
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) peer: Vec<SocketAddr>,
+    /// Stay after it is complete, and serve it to others
+    #[arg(long)]
+    pub(crate) seed: bool,
+    /// Give up when no peer had anything for us for this many seconds (0: never)
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) patience: u64,
+    /// Replace what is there under the final name, if it differs
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Which protocols a torrent is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    /// BitTorrent v1 alone
+    V1,
+    /// BitTorrent v2 alone
+    V2,
+    /// Both in one
+    Hybrid,
+}
+
+/// `obt create`.
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// A file or folder
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Write the torrent here [default: PATH's name with .torrent, in this folder]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// The name inside [default: the path's last component]
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Which protocols it is for
+    #[arg(long, value_name = "WHICH", default_value = "hybrid")]
+    pub(crate) protocol: Protocol,
+    /// Bytes per piece, a power of two from 16KiB to 16MiB [default: chosen by size]
+    #[arg(long, value_name = "BYTES", value_parser = crate::quantity::parse_piece_length)]
+    pub(crate) piece_length: Option<u32>,
+    /// A tracker's announce URL; repeated, each is a tier of its own
+    #[arg(long, value_name = "URL")]
+    pub(crate) announce: Vec<String>,
+    /// Overwrite FILE
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `obt inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// A .torrent file or a magnet link
+    #[arg(value_name = "FILE|MAGNET")]
+    pub(crate) source: OsString,
+}
+
+/// `obt verify`.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The .torrent
+    #[arg(value_name = "FILE.torrent")]
+    pub(crate) torrent: PathBuf,
+    /// The data: the file or folder itself [default: the torrent's name, in this folder]
+    #[arg(value_name = "PATH")]
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// `obt publish`.
+#[derive(Debug, Args)]
+pub(crate) struct Publish {
+    /// The .torrent
+    #[arg(value_name = "FILE.torrent")]
+    pub(crate) torrent: PathBuf,
+    /// The tracker
+    #[arg(long, value_name = "HOST:PORT", env = "OBT_TRACKER", hide_env = true)]
+    pub(crate) tracker: String,
+    /// The name to publish under [default: the torrent's own]
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Where the name is taken by other content of ours, make this its next version
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+/// `obt demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// A file or folder to move around [default: 64 MiB made up on the spot]
+    #[arg(value_name = "FILE")]
+    pub(crate) path: Option<PathBuf>,
+}

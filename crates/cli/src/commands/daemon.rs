@@ -1,0 +1,201 @@
+//! What `share` and `peer` have in common: a node, a tracker of our own or elsewhere, and the control socket.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use anyhow::Context;
+use obt_node::api_types::Item;
+use obt_node::control::{ControlReply, ControlRequest};
+use obt_node::files::NodeFiles;
+use obt_node::hash::Watch;
+use obt_node::keyring::read_key;
+use obt_node::names::Name;
+use obt_node::node::Node;
+use obt_node::server::TrackerServer;
+use obt_node::sharer::{How, ShareRequest, Shared, Sharer};
+use obt_node::state::{StateFolder, StateLock};
+use obt_node::tracker_client::{Replace, TrackerAddress, TrackerClient};
+use serde_json::{Value, json};
+
+use crate::args::PublishPolicy;
+use crate::commands::publish::quoted;
+use crate::commands::service::{named_key, start_node, start_tracker, tracker_address};
+use crate::output::{Output, plain};
+use crate::quantity::show_bytes;
+use crate::settings::Settings;
+
+/// A process that serves until it is stopped.
+pub(crate) struct Daemon {
+    /// The peer.
+    pub(crate) node: Node,
+    /// Shares paths.
+    pub(crate) sharer: Sharer,
+    /// Where others find what is shared.
+    pub(crate) public: TrackerAddress,
+    state: StateFolder,
+    tracker: Option<TrackerServer>,
+    _lock: StateLock,
+}
+
+impl Daemon {
+    /// Starts a node and, where no tracker is named, one of our own.
+    pub(crate) async fn start(
+        tracker: Option<&str>,
+        publish: Option<PublishPolicy>,
+        settings: &Settings,
+        state: StateFolder,
+        lock: StateLock,
+    ) -> anyhow::Result<Self> {
+        let elsewhere = tracker.map(tracker_address).transpose()?;
+        let node = start_node(settings).await?;
+        let (address, public, key, tracker) = match elsewhere {
+            Some(address) => (address.clone(), address, named_key(settings)?, None),
+            None => {
+                let files = Arc::new(NodeFiles::new(node.clone(), state.cache()));
+                let server = start_tracker(settings, &state, publish, files.clone()).await?;
+                let key = read_key(&state.publish_key())?;
+                let local = local_address(&server)?;
+                files.fetch_through(local.clone());
+                (local, public_address(&server, settings)?, Some(key), Some(server))
+            }
+        };
+        let sharer = Sharer::new(node.clone(), TrackerClient::new(address), key, state.clone());
+        Ok(Self { node, sharer, public, state, tracker, _lock: lock })
+    }
+
+    /// Leaves the swarms, then stops the tracker, which has heard of it by then.
+    pub(crate) async fn stop(self) {
+        self.node.shutdown().await;
+        if let Some(tracker) = self.tracker {
+            tracker.shutdown().await;
+        }
+    }
+
+    /// Takes paths to share from other processes, until the result is dropped.
+    #[cfg(unix)]
+    pub(crate) fn serve_control(&self) -> Option<Serving> {
+        let server = match obt_node::control::ControlServer::bind(&self.state.control_socket()) {
+            Ok(server) => server,
+            Err(error) => {
+                tracing::warn!(%error, "no control socket: a second `share` with this state is refused");
+                return None;
+            }
+        };
+        let (sharer, public) = (self.sharer.clone(), self.public.to_string());
+        let task = tokio::spawn(server.serve(move |request| answer(sharer.clone(), public.clone(), request)));
+        Some(Serving(task))
+    }
+
+    /// Takes no paths from other processes: that needs a Unix socket.
+    #[cfg(not(unix))]
+    pub(crate) fn serve_control(&self) -> Option<Serving> {
+        None
+    }
+}
+
+/// Ends what it serves when it is dropped.
+pub(crate) struct Serving(tokio::task::JoinHandle<()>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn answer(sharer: Sharer, tracker: String, request: ControlRequest) -> ControlReply {
+    let ControlRequest::Share { path, name, replace } = request;
+    let refused = |message: String, hint: Option<String>| ControlReply::Refused { message, hint };
+    let name = match Name::parse(&name) {
+        Ok(name) => name,
+        Err(error) => return refused(error.to_string(), None),
+    };
+    let replace = if replace { Replace::Yes } else { Replace::No };
+    match sharer.share(&ShareRequest { path, name, replace }, Arc::new(Watch::default())).await {
+        Ok(shared) => ControlReply::Shared { item: Box::new(shared.item), tracker },
+        Err(error) => refused(error.to_string(), error.hint()),
+    }
+}
+
+fn bound(server: &TrackerServer) -> anyhow::Result<SocketAddr> {
+    let bound = server.addresses().first().copied();
+    bound.context("the tracker listens nowhere")
+}
+
+/// Where our own tracker is, for ourselves.
+pub(crate) fn local_address(server: &TrackerServer) -> anyhow::Result<TrackerAddress> {
+    let bound = bound(server)?;
+    let ip = match bound.ip().to_canonical() {
+        ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        ip => ip,
+    };
+    Ok(TrackerAddress::new(&ip.to_string(), bound.port())?)
+}
+
+/// What to tell others: `--advertise`, the address we listen on, or the one that reaches beyond this machine.
+pub(crate) fn public_address(server: &TrackerServer, settings: &Settings) -> anyhow::Result<TrackerAddress> {
+    let bound = bound(server)?;
+    if let Some(advertise) = &settings.advertise {
+        let with_port = advertise.parse().or_else(|_| TrackerAddress::new(advertise, bound.port()));
+        return with_port.with_context(|| format!("--advertise {advertise:?} is not HOST or HOST:PORT"));
+    }
+    let ip = match bound.ip().to_canonical() {
+        ip if ip.is_unspecified() => outward_address(),
+        ip => ip,
+    };
+    Ok(TrackerAddress::new(&ip.to_string(), bound.port())?)
+}
+
+/// The address that this machine has towards others. Connecting a UDP socket sends nothing; it asks the routing table.
+fn outward_address() -> IpAddr {
+    const DOCUMENTATION: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
+    let ask = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(DOCUMENTATION)?;
+        socket.local_addr()
+    };
+    ask().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+}
+
+/// Says which ports are in use.
+pub(crate) fn announce_listening(daemon: &Daemon, output: Output) -> anyhow::Result<()> {
+    let (tracker, peer_port) = (&daemon.public, daemon.node.port());
+    if output.is_json() {
+        return output.value(&json!({
+            "event": "listening", "peer_port": peer_port, "tracker_host": tracker.host(), "tracker_port": tracker.port(),
+            "own_tracker": daemon.tracker.is_some(),
+        }));
+    }
+    let whose = if daemon.tracker.is_some() { "our own tracker" } else { "the tracker" };
+    output.talk(format_args!("{whose} is {tracker}, peers reach us at port {peer_port}"));
+    Ok(())
+}
+
+/// Says what is shared, and how others get it.
+pub(crate) fn announce_shared(daemon: &Daemon, shared: &Shared, output: Output) -> anyhow::Result<()> {
+    for path in &shared.skipped {
+        output.talk(format_args!("left out, neither file nor folder: {}", plain(&path.to_string_lossy())));
+    }
+    announce_item(&shared.item, shared.how, &daemon.public, output)
+}
+
+/// Says how others get an item.
+pub(crate) fn announce_item(item: &Item, how: How, tracker: &TrackerAddress, output: Output) -> anyhow::Result<()> {
+    let name = Name::parse(&item.name)?;
+    let line = format!("obt get {} {} {}", tracker.host(), tracker.port(), quoted(&name));
+    if output.is_json() {
+        let mut value = serde_json::to_value(item)?;
+        if let Value::Object(fields) = &mut value {
+            fields.insert("event".into(), "sharing".into());
+            fields.insert("published".into(), (how == How::Published).into());
+            fields.insert("get".into(), line.into());
+        }
+        return output.value(&value);
+    }
+    let how = match how {
+        How::Published => "published",
+        How::Joined => "published already, one more holder",
+    };
+    let size = show_bytes(item.size);
+    output.talk(format_args!("{} version {}, {size}: {how}. Elsewhere:", plain(&item.name), item.version));
+    output.line(line)
+}

@@ -1,0 +1,47 @@
+//! `obt find`: what a tracker's catalogue has.
+
+use obt_node::api_types::Item;
+
+use crate::args::Find;
+use crate::commands::service::{tell_tracker, tracker_client};
+use crate::output::{Output, Status, plain};
+use crate::quantity::show_bytes;
+
+pub(crate) async fn run(args: Find, output: Output) -> anyhow::Result<Status> {
+    let client = tracker_client(&args.tracker)?;
+    let text = args.text.join(" ");
+    let items = client.find(&text, args.limit as usize).await.map_err(tell_tracker)?;
+    let status = if items.is_empty() { Status::Incomplete } else { Status::Done };
+    if output.is_json() {
+        output.value(&items)?;
+        return Ok(status);
+    }
+    if items.is_empty() {
+        output.talk(nothing(&text, &client.address().to_string()));
+        return Ok(status);
+    }
+    let width = items.iter().map(|item| plain(&item.name).chars().count()).max().unwrap_or(0).min(60);
+    for item in &items {
+        output.line(row(item, width))?;
+    }
+    Ok(status)
+}
+
+fn nothing(text: &str, tracker: &str) -> String {
+    if text.is_empty() {
+        return format!("the catalogue of {tracker} is empty");
+    }
+    format!("no name in the catalogue of {tracker} matches {:?}", plain(text))
+}
+
+fn row(item: &Item, width: usize) -> String {
+    let name = plain(&item.name);
+    let size = show_bytes(item.size);
+    let files = if item.file_count == 1 { String::new() } else { format!("  {} files", item.file_count) };
+    let held = match (item.holders, item.downloaders) {
+        (0, 0) => "nobody has it".to_owned(),
+        (holders, 0) => format!("{holders} holder{}", if holders == 1 { "" } else { "s" }),
+        (holders, fetching) => format!("{holders} holder{}, {fetching} fetching", if holders == 1 { "" } else { "s" }),
+    };
+    format!("{name:width$}  {size:>10}  version {}  {held}{files}", item.version)
+}

@@ -1,0 +1,113 @@
+//! `obt peer`: a folder whose entries are items, watched for change; on a terminal it also asks for what to fetch.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use obt_node::folder::{Change, FolderWatch, look_at};
+use obt_node::hash::Watch;
+use obt_node::sharer::ShareRequest;
+use obt_node::state::StateFolder;
+use obt_node::torrent::TorrentHandle;
+use obt_node::tracker_client::Replace;
+
+use crate::args::Peer;
+use crate::commands::daemon::{Daemon, announce_listening, announce_shared};
+use crate::commands::get::check_folder;
+use crate::commands::prompt;
+use crate::commands::publish::parse_name;
+use crate::output::{Output, Status, plain, sentence};
+use crate::settings::Settings;
+use crate::stop::Stop;
+
+/// Shortest time between two looks at the folder.
+const LOOK: Duration = Duration::from_secs(1);
+/// A look may take this part of the time at most: a folder of a million files is looked at less often.
+const SHARE_OF_TIME: u32 = 20;
+
+pub(crate) async fn run(args: Peer, settings: &Settings, output: Output, stop: Stop) -> anyhow::Result<Status> {
+    check_folder(&args.folder)?;
+    let state = StateFolder::open(&settings.state()?)?;
+    state.check_apart(&args.folder)?;
+    let lock = state.lock()?;
+    let daemon = Daemon::start(args.tracker.as_deref(), args.publish, settings, state, lock).await?;
+    announce_listening(&daemon, output)?;
+    let control = daemon.serve_control();
+    let mut items = Items { daemon: &daemon, served: BTreeMap::new(), watch: FolderWatch::default(), output };
+    tokio::select! {
+        () = stop.requested() => {}
+        watched = items.watch(&args.folder) => watched?,
+        () = ask(&daemon, &args.folder, output, &stop) => {}
+    }
+    drop(control);
+    daemon.stop().await;
+    Ok(Status::Done)
+}
+
+/// The prompt, where there is somebody to answer it.
+async fn ask(daemon: &Daemon, folder: &Path, output: Output, stop: &Stop) {
+    if std::io::stdin().is_terminal() && !output.is_json() {
+        prompt::ask(&daemon.node, folder, output, stop).await;
+    }
+    std::future::pending().await
+}
+
+struct Items<'a> {
+    daemon: &'a Daemon,
+    served: BTreeMap<String, TorrentHandle>,
+    watch: FolderWatch,
+    output: Output,
+}
+
+impl Items<'_> {
+    async fn watch(&mut self, folder: &Path) -> anyhow::Result<()> {
+        loop {
+            let began = Instant::now();
+            let owned = folder.to_owned();
+            match tokio::task::spawn_blocking(move || look_at(&owned)).await? {
+                Ok(look) => {
+                    let pause = LOOK.max(began.elapsed() * SHARE_OF_TIME);
+                    for change in self.watch.look(&look, Instant::now()) {
+                        self.apply(folder, change).await?;
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+                Err(error) => {
+                    self.output.talk(format_args!("cannot look into {}: {error}; trying again", folder.display()));
+                    tokio::time::sleep(LOOK * SHARE_OF_TIME).await;
+                }
+            }
+        }
+    }
+
+    async fn apply(&mut self, folder: &Path, change: Change) -> anyhow::Result<()> {
+        match change {
+            Change::Withdraw(name) => {
+                if let Some(handle) = self.served.remove(&name) {
+                    handle.stop().await;
+                    handle.ended().await;
+                }
+                self.output.talk(format_args!("{} changed or went: not served at the moment", plain(&name)));
+                Ok(())
+            }
+            Change::Share(name) => match self.share(folder, &name).await {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    self.watch.failed(&name, Instant::now());
+                    self.output.talk(format_args!("{}: {}", plain(&name), plain(&sentence(&error))));
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    async fn share(&mut self, folder: &Path, name: &str) -> anyhow::Result<()> {
+        let request = ShareRequest { path: folder.join(name), name: parse_name(name)?, replace: Replace::Yes };
+        let shared = self.daemon.sharer.share(&request, Arc::new(Watch::default())).await?;
+        announce_shared(self.daemon, &shared, self.output)?;
+        self.served.insert(name.to_owned(), shared.handle);
+        Ok(())
+    }
+}

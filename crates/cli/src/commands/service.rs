@@ -1,0 +1,96 @@
+//! What several commands begin with: a client of a tracker, a node, a key; and how their errors are told.
+
+use std::sync::Arc;
+
+use obt_node::config::{NodeConfig, PeerListen, PeerPort};
+use obt_node::keyring::read_key;
+use obt_node::node::Node;
+use obt_node::requester::ResolveError;
+use obt_node::server::{FileSource, ParseAdvertiseError, TrackerConfig, TrackerListen, TrackerPort, TrackerServer};
+use obt_node::signing::Keypair;
+use obt_node::state::StateFolder;
+use obt_node::tracker_client::{TrackerAddress, TrackerClient, TrackerError};
+
+use crate::args::{self, PublishPolicy};
+use crate::output::Told;
+use crate::settings::Settings;
+
+/// A client of the tracker that was typed as two words.
+pub(crate) fn tracker_client(typed: &args::TrackerAddress) -> anyhow::Result<TrackerClient> {
+    let address = TrackerAddress::new(&typed.host, typed.port);
+    let address = address.map_err(|_| Told::failed(format!("{:?} is not a host name or address", typed.host)))?;
+    Ok(TrackerClient::new(address))
+}
+
+/// The tracker that was typed as `HOST:PORT`.
+pub(crate) fn tracker_address(typed: &str) -> anyhow::Result<TrackerAddress> {
+    typed.parse().map_err(|error: obt_node::tracker_client::ParseAddressError| {
+        Told::failed(error.to_string()).hint("for example tracker.lab:6969 or [2001:db8::1]:6969").into()
+    })
+}
+
+/// Tells what a tracker did not do.
+pub(crate) fn tell_tracker(error: TrackerError) -> anyhow::Error {
+    let told = match &error {
+        TrackerError::NotFound(_) => Told::incomplete(error.to_string()),
+        _ => Told::failed(error.to_string()),
+    };
+    told.hint_if(error.hint()).into()
+}
+
+/// Tells why a name means nothing.
+pub(crate) fn tell_resolve(error: ResolveError) -> anyhow::Error {
+    let told = match &error {
+        ResolveError::Tracker(TrackerError::NotFound(_))
+        | ResolveError::Unknown { .. }
+        | ResolveError::NoVersion { .. }
+        | ResolveError::NoInner { .. } => Told::incomplete(error.to_string()),
+        ResolveError::Tracker(_) | ResolveError::BadTorrent { .. } => Told::failed(error.to_string()),
+    };
+    told.hint_if(error.hint()).into()
+}
+
+/// Starts a node as the settings say.
+pub(crate) async fn start_node(settings: &Settings) -> anyhow::Result<Node> {
+    let listen = settings.peer_listen;
+    let port = if listen.named { PeerPort::Exactly(listen.addr.port()) } else { PeerPort::Usual };
+    let config = NodeConfig {
+        listen: PeerListen { addr: listen.addr_if_named(), port },
+        download_rate: settings.download_rate,
+        upload_rate: settings.upload_rate,
+        ..NodeConfig::default()
+    };
+    let hint = "`--peer-listen ADDR:PORT` chooses another place, port 0 any free one";
+    Node::start(config)
+        .await
+        .map_err(|error| anyhow::Error::new(error).context(Told::failed("cannot start").hint(hint)))
+}
+
+/// Starts a tracker as the settings say.
+pub(crate) async fn start_tracker(
+    settings: &Settings,
+    state: &StateFolder,
+    publish: Option<PublishPolicy>,
+    files: Arc<dyn FileSource>,
+) -> anyhow::Result<TrackerServer> {
+    let listen = settings.tracker_listen;
+    let port = if listen.named { TrackerPort::Exactly(listen.addr.port()) } else { TrackerPort::Usual };
+    let advertise = settings.advertise.as_deref().map(str::parse).transpose();
+    let mut config = TrackerConfig::new(state.clone());
+    config.listen = TrackerListen { addr: listen.addr_if_named(), port };
+    config.advertise = advertise.map_err(|error: ParseAdvertiseError| Told::failed(error.to_string()))?;
+    config.publish = publish.map(|policy| match policy {
+        PublishPolicy::Keys => obt_node::server::PublishPolicy::Keys,
+        PublishPolicy::Open => obt_node::server::PublishPolicy::Open,
+    });
+    config.files = Some(files);
+    let hint = "`--tracker-listen ADDR:PORT` chooses another place, port 0 any free one";
+    TrackerServer::start(config)
+        .await
+        .map_err(|error| anyhow::Error::new(error).context(Told::failed("the tracker cannot start").hint(hint)))
+}
+
+/// The key to publish with at a tracker elsewhere, if the user named one.
+pub(crate) fn named_key(settings: &Settings) -> anyhow::Result<Option<Keypair>> {
+    Ok(settings.key_file.as_deref().map(read_key).transpose()?)
+}
