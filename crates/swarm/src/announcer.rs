@@ -211,10 +211,12 @@ impl Announcer {
         self.refresh();
     }
 
-    /// Says good-bye to every tracker that knows us; nothing is announced after it.
+    /// Says good-bye, once, to every tracker that knows us; nothing is announced after it.
     pub(crate) fn stop(&mut self) -> Vec<TrackerIndex> {
-        self.stopping = true;
         let mut out = Vec::new();
+        if std::mem::replace(&mut self.stopping, true) {
+            return out;
+        }
         for (at, tracker) in self.trackers.iter_mut().enumerate() {
             if tracker.started || !tracker.asked.is_empty() {
                 tracker.asked.push_back(AnnounceEvent::Stopped);
@@ -327,6 +329,7 @@ mod tests {
         assert!(announcer.announce(now + secs(1_799)).is_empty());
         assert_eq!(announcer.announce(now + secs(1_800)), [(T0, AnnounceEvent::Regular)]);
         assert_eq!(announcer.stop(), [T0]);
+        assert!(announcer.stop().is_empty());
         assert_eq!((announcer.asked(), announcer.due()), (2, None));
         announcer.announced(T0, &reply(1_800), now);
         announcer.announced(T0, &reply(1_800), now);

@@ -166,3 +166,5 @@ pub const STRIKES: u32 = 3;
 pub const GOOD_PER_STRIKE: u64 = 300;
 /// Addresses whose share of the useful payload is told apart.
 pub const FROM_ADDRESSES: usize = 1_000;
+/// Times its size that one connection may take of a torrent before everybody else comes first (HOSTILE W13, W26).
+pub const GREEDY: u64 = 2;

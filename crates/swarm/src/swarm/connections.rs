@@ -59,7 +59,7 @@ impl Swarm {
             return Err(CloseReason::Full);
         }
         self.settle_duplicates(session, now)?;
-        if self.sessions.len() >= self.config.connections {
+        if self.sessions.len() >= self.config.connections && !self.make_room(now) {
             return Err(CloseReason::Full);
         }
         Ok(())
@@ -222,18 +222,17 @@ impl Swarm {
         }
     }
 
-    /// Where every place is taken and somebody else waits, the connection that was useless for longest goes.
-    pub(super) fn make_room(&mut self, now: Instant) {
-        if self.sessions.len() < self.config.connections || self.peers.untried() == 0 {
-            return;
-        }
+    /// Every place is taken and somebody else waits: a connection that was of no use for long goes. False if none is.
+    pub(super) fn make_room(&mut self, now: Instant) -> bool {
         let useless = |session: &&Session| {
             let old = now.saturating_duration_since(session.joined) >= USELESS;
             old && !session.interested && !session.interesting
         };
-        if let Some(peer) = self.sessions.values().find(useless).map(|session| session.key) {
-            self.close(peer, CloseReason::NotUseful, now);
-        }
+        let Some(peer) = self.sessions.values().find(useless).map(|session| session.key) else {
+            return false;
+        };
+        self.close(peer, CloseReason::NotUseful, now);
+        true
     }
 
     // Liars.

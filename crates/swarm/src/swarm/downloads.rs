@@ -38,10 +38,6 @@ impl Swarm {
         let mut peek = self.download;
         let block = u64::from(BLOCK_SIZE);
         let granted = usize::try_from(peek.take(room as u64 * block, now) / block).unwrap_or(usize::MAX);
-        if granted < room {
-            let next = self.download.next(block * (granted as u64 + 1), now);
-            self.due.rate = self.due.rate.into_iter().chain(next).min();
-        }
         let asker = Asker {
             peer,
             has: session.claims.served(),
@@ -52,6 +48,10 @@ impl Swarm {
         self.picked.clear();
         torrent.picker.pick(&asker, granted, &mut self.picked);
         self.download.take(self.picked.len() as u64 * block, now);
+        if granted < room && self.picked.len() == granted {
+            let next = self.download.next(block, now);
+            self.due.rate = self.due.rate.into_iter().chain(next).min();
+        }
         session.hungry = self.picked.len() < room;
         self.chores.short |= self.picked.len() < granted;
         for block in &self.picked {

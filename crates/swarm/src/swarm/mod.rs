@@ -122,6 +122,8 @@ pub struct Swarm {
     wasted: u64,
     /// Useful payload by address, in the order of first bytes.
     from: Vec<(SocketAddr, u64)>,
+    /// What readers wait for, also before the torrent is known.
+    readers: Vec<ReadRange>,
     /// The disk takes no more.
     paused: bool,
     /// Some piece was fetched and verified: the tracker is to hear of the completion.
@@ -186,6 +188,7 @@ impl Swarm {
             uploaded: SpeedMeter::new(now),
             wasted: 0,
             from: Vec::new(),
+            readers: Vec::new(),
             paused: false,
             fetched: false,
             alone_since: None,
@@ -207,7 +210,8 @@ impl Swarm {
     /// The torrent is known: what is missing decides the phase.
     fn begin(&mut self, content: Content) {
         let config = PickerConfig { block_budget: self.config.block_budget as usize, requesters: REQUESTERS_PER_BLOCK };
-        let torrent = Torrent::new(content, config, self.rng.u64(..));
+        let mut torrent = Torrent::new(content, config, self.rng.u64(..));
+        torrent.picker.set_readers(&self.readers);
         self.phase = if torrent.picker.is_done() { Phase::Seeding } else { Phase::Downloading };
         self.torrent = Some(torrent);
         self.metadata = None;
@@ -235,7 +239,7 @@ impl Swarm {
             Event::DiskResumed => self.disk_resumed(),
             Event::Withdrawn { pieces } => self.withdrawn(&pieces, now),
             Event::Announced { tracker, result } => self.announced(tracker, &result, now),
-            Event::ReadersMoved { ranges } => self.readers_moved(&ranges, now),
+            Event::ReadersMoved { ranges } => self.readers_moved(ranges, now),
             Event::WantedChanged { wanted } => self.wanted_changed(wanted, now),
             Event::RatesChanged { download, upload } => self.rates_changed(download, upload, now),
             Event::Stopping => self.stop(now),
@@ -399,10 +403,11 @@ impl Swarm {
 
     // What the user wants.
 
-    fn readers_moved(&mut self, ranges: &[ReadRange], now: Instant) {
+    fn readers_moved(&mut self, ranges: Vec<ReadRange>, now: Instant) {
         if let Some(torrent) = &mut self.torrent {
-            torrent.picker.set_readers(ranges);
+            torrent.picker.set_readers(&ranges);
         }
+        self.readers = ranges;
         self.ask_everybody(now);
     }
 
@@ -450,7 +455,9 @@ impl Swarm {
             self.look_at(peer, now);
             busy |= self.sessions.get(&peer).is_some_and(|session| session.pipeline.outstanding() > 0);
         }
-        self.make_room(now);
+        if self.sessions.len() >= self.config.connections && self.peers.untried() > 0 {
+            self.make_room(now);
+        }
         self.chores.refill = true;
         self.due.tick = match (self.sessions.is_empty(), busy) {
             (true, _) => None,

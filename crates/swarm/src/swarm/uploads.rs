@@ -9,8 +9,8 @@ use super::Swarm;
 use crate::action::{Action, CloseReason};
 use crate::choker::{Choking, PeerView, Role};
 use crate::event::PeerKey;
-use crate::limits::{CHOKE_SOON, REQUEST_BYTES};
-use crate::session::Offence;
+use crate::limits::{CHOKE_SOON, GREEDY, REQUEST_BYTES};
+use crate::session::{Offence, Session};
 use crate::stats::Phase;
 
 impl Swarm {
@@ -68,12 +68,18 @@ impl Swarm {
     pub(super) fn rechoke(&mut self, now: Instant) {
         self.due.choke = None;
         let role = if self.phase == Phase::Downloading { Role::Leeching } else { Role::Seeding };
+        let plenty =
+            self.torrent.as_ref().map_or(u64::MAX, |torrent| torrent.geometry().wire_bytes().saturating_mul(GREEDY));
+        let greedy = |session: &Session| session.sent.total() > plenty;
+        let others_wait =
+            self.sessions.values().any(|session| session.interested && session.choked && !greedy(session));
         let views: Vec<PeerView> = self
             .sessions
             .values()
             .map(|session| PeerView {
                 peer: session.key,
-                interested: session.interested,
+                // Who has taken the torrent several times over comes after everybody else.
+                interested: session.interested && !(others_wait && greedy(session)),
                 unchoked: !session.choked,
                 received_rate: session.pipeline.rate(now),
                 sent_rate: session.sent.rate(now),

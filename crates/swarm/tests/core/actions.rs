@@ -1,0 +1,352 @@
+//! What a core answers to each event, as lists of actions: the life of a block, who may connect, trackers.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use obt_swarm::{
+    Action, AnnounceEvent, AnnounceReply, AnnounceRequest, CloseReason, Direction, Event, PeerKey, PeerSource, Phase,
+    ReadRange, Start, TrackerIndex, TrackerUrl, Verdict, Why, limits,
+};
+use obt_wire::extension::{ExtensionHandshake, ExtensionIds};
+use obt_wire::metainfo::Version;
+use obt_wire::peer::{Handshake, Message, Reserved};
+use obt_wire::{BLOCK_SIZE, Bitfield, Block, InfoHash, PeerId, PieceIndex};
+
+use crate::bench::{A, B, Bench, C, US, addr, content, request, requests, send, torrent};
+
+// The life of a block.
+
+#[test]
+fn a_connection_is_greeted_with_what_we_have() {
+    let all = Bitfield::full(3).as_wire().to_vec();
+    let some = content(&torrent(3, Version::V1), &[1]).have.as_wire().to_vec();
+    for (fast, have, greeting) in [
+        (true, &[][..], Some(Message::HaveNone)),
+        (true, &[0, 1, 2], Some(Message::HaveAll)),
+        (true, &[1], Some(Message::Bitfield(some.clone().into()))),
+        (false, &[], None),
+        (false, &[0, 1, 2], Some(Message::Bitfield(all.into()))),
+        (false, &[1], Some(Message::Bitfield(some.into()))),
+    ] {
+        let mut bench = Bench::of(3, have);
+        let actions = bench.join(A, Reserved { fast, ..Reserved::default() }, Direction::Incoming, 1, false);
+        assert_eq!(actions, greeting.map(|message| send(A, message)).into_iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_extension_handshake_comes_first_and_tells_about_us() {
+    let metainfo = torrent(3, Version::V1);
+    let mut bench = Bench::new(Start::Content(content(&metainfo, &[])), |config| config.listen_port = Some(7_000));
+    let reserved = Reserved { fast: true, extensions: true, ..Reserved::default() };
+    let actions = bench.join(A, reserved, Direction::Incoming, 1, false);
+    let Some(Action::Send { message: Message::Extended { id: 0, payload }, .. }) = actions.first() else {
+        panic!("{actions:?}");
+    };
+    let expected = ExtensionHandshake {
+        ids: ExtensionIds::OURS,
+        port: Some(7_000),
+        client: Some("obt".into()),
+        request_queue: Some(500),
+        your_ip: Some(addr(1).ip()),
+        metadata_size: Some(metainfo.info.bytes.len() as u32),
+        ..ExtensionHandshake::default()
+    };
+    assert_eq!(ExtensionHandshake::decode(payload), Ok(expected));
+    assert_eq!(actions[1..], [send(A, Message::HaveNone)]);
+}
+
+#[test]
+fn a_piece_is_asked_for_accepted_verified_and_told_to_those_who_lack_it() {
+    let mut bench = Bench::of(1, &[]);
+    bench.connect(A);
+    assert_eq!(bench.hear(A, Message::HaveAll), [send(A, Message::Interested)]);
+    let asked = [send(A, Message::Request(request(0, 0))), send(A, Message::Request(request(0, 1)))];
+    assert_eq!(bench.hear(A, Message::Unchoke), asked);
+    bench.connect(B);
+    let block = |index| Block { piece: PieceIndex(0), index };
+    assert_eq!(bench.block(A, 0, 1), [Action::Accept { block: block(1) }]);
+    let full = [Action::Accept { block: block(0) }, Action::Verify { piece: PieceIndex(0), digests: false }];
+    assert_eq!(bench.block(A, 0, 0), full);
+    let verified = Event::Verified { piece: PieceIndex(0), verdict: Verdict::Good, block_digests: Vec::new() };
+    let actions = bench.tell(verified);
+    let expected = [
+        send(A, Message::NotInterested),
+        send(B, Message::Have(0)),
+        Action::Completed,
+        Action::Close { peer: A, reason: CloseReason::NotUseful },
+    ];
+    assert_eq!(actions, expected);
+    assert_eq!(bench.swarm.phase(), Phase::Seeding);
+}
+
+#[test]
+fn an_upload_goes_from_request_to_kernel() {
+    let mut bench = Bench::seed(2);
+    bench.connect(A);
+    assert_eq!(bench.hear(A, Message::Interested), [send(A, Message::Unchoke)]);
+    let upload = [Action::Upload { peer: A, request: request(1, 0) }];
+    assert_eq!(bench.hear(A, Message::Request(request(1, 0))), upload);
+    assert!(bench.tell(Event::Uploaded { peer: A, bytes: BLOCK_SIZE }).is_empty());
+    assert_eq!(bench.swarm.snapshot(bench.now).uploaded, u64::from(BLOCK_SIZE));
+}
+
+#[test]
+fn the_shell_is_not_given_more_than_a_window_to_send() {
+    let mut bench = Bench::seed(100);
+    bench.connect(A);
+    bench.hear(A, Message::Interested);
+    let mut handed = 0;
+    for piece in 0..100 {
+        handed += bench.hear(A, Message::Request(request(piece, 0))).len();
+    }
+    assert_eq!(handed as u32, limits::UPLOAD_WINDOW_LEAST / BLOCK_SIZE);
+    assert_eq!(bench.tell(Event::Uploaded { peer: A, bytes: BLOCK_SIZE }).len(), 1);
+}
+
+#[test]
+fn a_block_that_cannot_be_read_is_rejected_and_without_fast_the_peer_is_closed() {
+    for fast in [true, false] {
+        let mut bench = Bench::seed(2);
+        bench.join(A, Reserved { fast, ..Reserved::default() }, Direction::Incoming, 1, false);
+        bench.hear(A, Message::Interested);
+        bench.hear(A, Message::Request(request(1, 0)));
+        let expected = match fast {
+            true => send(A, Message::Reject(request(1, 0))),
+            false => Action::Close { peer: A, reason: CloseReason::NotUseful },
+        };
+        assert_eq!(bench.tell(Event::UploadFailed { peer: A, piece: PieceIndex(1) }), [expected]);
+    }
+}
+
+#[test]
+fn a_choke_without_fast_frees_the_requests_for_others() {
+    let mut bench = Bench::of(3, &[]);
+    bench.join(A, Reserved::default(), Direction::Incoming, 1, false);
+    bench.hear(A, Message::Bitfield(Bytes::from_static(&[0xe0])));
+    assert_eq!(requests(&bench.hear(A, Message::Unchoke)).len(), 6);
+    bench.server(B);
+    bench.hear(A, Message::Choke);
+    assert!(bench.swarm.snapshot(bench.now).peers.iter().any(|peer| peer.peer == B && peer.requests == 6));
+    assert!(bench.block(A, 0, 0).contains(&Action::Accept { block: Block { piece: PieceIndex(0), index: 0 } }));
+}
+
+#[test]
+fn a_choke_with_fast_waits_for_the_rejects() {
+    let mut bench = Bench::of(3, &[]);
+    let asked = bench.server(A);
+    assert!(bench.hear(A, Message::Choke).is_empty());
+    assert!(bench.block(A, asked[0].piece, asked[0].begin / BLOCK_SIZE).len() == 1, "one was on the way");
+    for request in &asked[1..] {
+        assert!(bench.hear(A, Message::Reject(*request)).is_empty());
+    }
+    assert_eq!(bench.swarm.snapshot(bench.now).peers[0].requests, 0);
+    let again = requests(&bench.hear(A, Message::Unchoke));
+    assert_eq!(again.len(), asked.len() - 1);
+}
+
+#[test]
+fn allowed_fast_pieces_are_asked_for_while_choked() {
+    let mut bench = Bench::of(5, &[]);
+    bench.connect(A);
+    bench.hear(A, Message::HaveAll);
+    let asked = requests(&bench.hear(A, Message::AllowedFast(3)));
+    assert_eq!(asked, [request(3, 0), request(3, 1)]);
+    for request in asked {
+        assert!(bench.hear(A, Message::Reject(request)).is_empty(), "it is not asked again and again");
+    }
+}
+
+#[test]
+fn a_reader_of_a_magnet_gets_its_pieces_first() {
+    let metainfo = torrent(100, Version::V1);
+    let mut bench = Bench::new(Start::Hashes(metainfo.info.hashes), |_| ());
+    bench.tell(Event::ReadersMoved { ranges: vec![ReadRange { first: 70, end: 80 }] });
+    bench.server(A);
+    let actions = bench.tell(Event::ContentReady(content(&metainfo, &[])));
+    assert_eq!(requests(&actions)[..2], [request(70, 0), request(70, 1)]);
+}
+
+// Who may connect.
+
+#[test]
+fn w04_ourselves_and_strangers_with_a_known_peers_id_are_turned_away() {
+    let mut bench = Bench::of(3, &[]);
+    let actions = bench.join(A, Reserved::default(), Direction::Incoming, US.0[0], false);
+    assert_eq!(actions, [Action::Close { peer: A, reason: CloseReason::Ourselves }]);
+    bench.connect(B);
+    bench.now += Duration::from_secs(60);
+    bench.hear(B, Message::KeepAlive);
+    let actions = bench.join(C, Reserved::default(), Direction::Incoming, B.0 as u8, false);
+    assert_eq!(actions, [Action::Close { peer: C, reason: CloseReason::Duplicate }]);
+    assert!(bench.is_connected(B));
+}
+
+#[test]
+fn a_peer_that_comes_back_replaces_its_dead_connection() {
+    let mut bench = Bench::of(3, &[]);
+    bench.connect(A);
+    bench.now += Duration::from_secs(60);
+    let actions = bench.join(B, Reserved { fast: true, ..Reserved::default() }, Direction::Incoming, A.0 as u8, false);
+    assert_eq!(actions, [Action::Close { peer: A, reason: CloseReason::Duplicate }, send(B, Message::HaveNone)]);
+}
+
+#[test]
+fn of_two_connections_opened_at_once_both_sides_keep_the_same_one() {
+    // The one that the higher id opened stays: ids below and above ours.
+    for (id, first, stays_first) in [
+        (10, Direction::Outgoing, true),
+        (10, Direction::Incoming, false),
+        (90, Direction::Outgoing, false),
+        (90, Direction::Incoming, true),
+    ] {
+        let mut bench = Bench::of(3, &[]);
+        let second = if first == Direction::Outgoing { Direction::Incoming } else { Direction::Outgoing };
+        bench.join(A, Reserved::default(), first, id, false);
+        bench.join(B, Reserved::default(), second, id, false);
+        assert_eq!((bench.is_connected(A), bench.is_connected(B)), (stays_first, !stays_first), "{id} {first:?}");
+    }
+}
+
+#[test]
+fn connections_are_bounded_and_useless_ones_make_room() {
+    let mut bench = Bench::of(3, &[]);
+    for peer in 1..=10 {
+        assert_eq!(bench.connect(PeerKey(peer)).len(), 1);
+    }
+    let full = [Action::Close { peer: PeerKey(11), reason: CloseReason::Full }];
+    assert_eq!(bench.connect(PeerKey(11)), full);
+    bench.now += limits::USELESS;
+    let actions = bench.connect(PeerKey(12));
+    assert_eq!(actions[0], Action::Close { peer: PeerKey(1), reason: CloseReason::NotUseful });
+    assert!(bench.is_connected(PeerKey(12)));
+}
+
+#[test]
+fn w04_one_address_holds_no_more_than_its_share() {
+    let mut bench =
+        Bench::new(Start::Content(content(&torrent(3, Version::V1), &[])), |config| config.connections = 500);
+    let mut turned_away = 0;
+    for peer in 0..100 {
+        let handshake = Handshake {
+            reserved: Reserved::default(),
+            info_hash: InfoHash::default(),
+            peer_id: PeerId([peer as u8 + 100; 20]),
+        };
+        let addr = SocketAddr::from(([11, 0, 0, 1], 1_000 + peer));
+        let direction = Direction::Incoming;
+        let event = Event::Connected { peer: PeerKey(u64::from(peer)), addr, direction, handshake, v2: false };
+        turned_away += bench.tell(event).iter().filter(|action| matches!(action, Action::Close { .. })).count();
+    }
+    assert_eq!(turned_away, 100 - limits::CONNECTIONS_PER_ADDRESS);
+}
+
+#[test]
+fn connects_under_way_are_bounded() {
+    let mut bench = Bench::of(3, &[]);
+    let addrs: Vec<SocketAddr> = (1..=20).map(addr).collect();
+    let actions = bench.tell(Event::PeersFound { source: PeerSource::Tracker, addrs });
+    assert_eq!(actions.len(), 5);
+    let Action::Connect { addr } = actions[0] else { panic!("{actions:?}") };
+    assert_eq!(bench.tell(Event::ConnectFailed { addr }).len(), 1);
+    assert_eq!(bench.swarm.snapshot(bench.now).connecting, 5);
+}
+
+#[test]
+fn w23_silence_ends_a_connection_and_ours_is_broken_in_time() {
+    let mut bench = Bench::of(3, &[]);
+    bench.connect(A);
+    let actions = bench.wait(Duration::from_secs(119));
+    assert_eq!(actions, [send(A, Message::KeepAlive)]);
+    let actions = bench.wait(Duration::from_secs(12));
+    assert!(actions.contains(&Action::Close { peer: A, reason: CloseReason::Idle }), "{actions:?}");
+}
+
+// Trackers.
+
+#[test]
+fn announces_carry_the_numbers_of_the_transfer() {
+    let start = Start::Content(content(&torrent(3, Version::V1), &[0]));
+    let tracker = TrackerUrl { url: "http://t/announce".into(), tier: 0 };
+    let mut bench = Bench::new(start, |config| config.trackers = vec![tracker]);
+    assert_eq!(bench.swarm.poll_timeout().map(|(_, why)| why), Some(Why::Announce));
+    let announce = |event, downloaded, left, num_want| Action::Announce {
+        tracker: TrackerIndex(0),
+        request: AnnounceRequest { event, uploaded: 0, downloaded, left, num_want },
+    };
+    let piece = u64::from(2 * BLOCK_SIZE);
+    assert_eq!(bench.wait(Duration::ZERO), [announce(AnnounceEvent::Started, 0, 2 * piece, 100)]);
+    let reply = AnnounceReply { interval: Duration::from_secs(1_800), peers: vec![addr(9)], ..Default::default() };
+    let result = Ok(reply);
+    let actions = bench.tell(Event::Announced { tracker: TrackerIndex(0), result });
+    assert_eq!(actions, [Action::Connect { addr: addr(9) }]);
+    for asked in bench.server(A) {
+        bench.block(A, asked.piece, asked.begin / BLOCK_SIZE);
+    }
+    for piece in [1, 2].map(PieceIndex) {
+        bench.tell(Event::Verified { piece, verdict: Verdict::Good, block_digests: Vec::new() });
+    }
+    let actions = bench.wait(Duration::from_secs(1));
+    assert!(actions.is_empty(), "{actions:?}");
+    let stop = bench.tell(Event::Stopping);
+    assert_eq!(stop, [announce(AnnounceEvent::Stopped, 2 * piece, 0, 0)]);
+}
+
+#[test]
+fn stopping_waits_for_connections_and_trackers_but_not_for_ever() {
+    let mut bench = Bench::of(3, &[]);
+    bench.connect(A);
+    assert_eq!(bench.tell(Event::Stopping), [Action::Close { peer: A, reason: CloseReason::Stopping }]);
+    let closed = [Action::Close { peer: B, reason: CloseReason::Stopping }];
+    assert_eq!(bench.connect(B), closed, "who comes now is turned away");
+    assert_eq!(bench.wait(limits::STOPPING), [Action::Stopped]);
+    assert!(bench.tell(Event::Disconnected { peer: A }).is_empty());
+    assert!(bench.tell(Event::Stopping).is_empty());
+}
+
+#[test]
+fn events_that_come_late_or_make_no_sense_change_nothing() {
+    let mut bench = Bench::of(3, &[0]);
+    let nobody = PeerKey(77);
+    let piece = PieceIndex(2);
+    for event in [
+        Event::Message { peer: nobody, message: Message::Unchoke },
+        Event::BlockProgress { peer: nobody },
+        Event::Uploaded { peer: nobody, bytes: 5 },
+        Event::UploadFailed { peer: nobody, piece },
+        Event::Disconnected { peer: nobody },
+        Event::ConnectFailed { addr: addr(9) },
+        Event::Verified { piece: PieceIndex(99), verdict: Verdict::Good, block_digests: Vec::new() },
+        Event::Verified { piece: PieceIndex(0), verdict: Verdict::Bad, block_digests: Vec::new() },
+        Event::StoreFailed { piece: PieceIndex(0) },
+        Event::Withdrawn { pieces: vec![PieceIndex(99)] },
+        Event::Announced { tracker: TrackerIndex(5), result: Err("no".into()) },
+        Event::WantedChanged { wanted: Bitfield::full(99) },
+        Event::ReadersMoved { ranges: vec![ReadRange { first: 5, end: 2 }, ReadRange { first: 0, end: u32::MAX }] },
+        Event::ContentReady(content(&torrent(5, Version::V1), &[])),
+    ] {
+        assert_eq!(bench.tell(event.clone()), [], "{event:?}");
+    }
+    assert_eq!(bench.swarm.snapshot(bench.now).pieces_have, 1);
+}
+
+#[test]
+fn a_limit_of_nothing_lets_nothing_through_and_does_not_spin() {
+    let start = Start::Content(content(&torrent(3, Version::V1), &[0]));
+    let mut bench = Bench::new(start, |config| (config.download_rate, config.upload_rate) = (Some(0), Some(1)));
+    bench.server(A);
+    bench.hear(A, Message::Interested);
+    for _ in 0..50 {
+        bench.hear(A, Message::Request(request(0, 0)));
+    }
+    let mut wakes = 0;
+    let end = bench.now + Duration::from_secs(60);
+    while let Some((at, _)) = bench.swarm.poll_timeout().filter(|(at, _)| *at <= end) {
+        bench.now = bench.now.max(at);
+        bench.swarm.handle_timeout(bench.now);
+        bench.actions();
+        wakes += 1;
+    }
+    assert!(wakes < 200, "{wakes}");
+}
