@@ -47,6 +47,8 @@ pub struct NodeConfig {
     pub peer_id: Option<PeerId>,
     /// Our program and its version, told to peers.
     pub client: String,
+    /// `HOST:PORT`s that trackers of ours tell others instead of the address that we come from.
+    pub advertise: Vec<String>,
     /// Memory for block buffers, bytes.
     pub buffer_bytes: usize,
     /// Threads for hashing and files; 0 is one for each core.
@@ -71,6 +73,7 @@ impl Default for NodeConfig {
             listen: PeerListen::default(),
             peer_id: None,
             client: concat!("obt/", env!("CARGO_PKG_VERSION")).to_owned(),
+            advertise: Vec::new(),
             buffer_bytes: limits::BUFFER_BYTES,
             disk_threads: 0,
             connections: limits::CONNECTIONS,

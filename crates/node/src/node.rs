@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use obt_swarm::LocalAddresses;
 use obt_wire::{BLOCK_SIZE, InfoHash, PeerId};
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -80,7 +81,7 @@ impl Node {
             disk: Disk::start(config.disk_threads),
             pool: Pool::bounded(config.buffer_bytes / BLOCK_SIZE as usize),
             dialer: Dialer::new(peer_id, config.connect_timeout, config.handshake_timeout, places),
-            announcer: Announcer::default(),
+            announcer: Announcer::new(config.advertise),
             registry,
             cold_reads: Arc::new(Semaphore::new(limits::COLD_READS)),
             port,
@@ -114,6 +115,12 @@ impl Node {
         &self.shared.context.disk
     }
 
+    /// Announces for all torrents; also by itself, to be seen at a tracker while there is no torrent.
+    #[must_use]
+    pub fn announcer(&self) -> &Announcer {
+        &self.shared.context.announcer
+    }
+
     /// Takes part in a torrent. What goes wrong later is told by the handle.
     ///
     /// # Errors
@@ -127,6 +134,11 @@ impl Node {
         state.torrents.retain(|_, torrent| !torrent.has_ended());
         if let Some(twin) = hashes.short().find(|hash| state.torrents.contains_key(hash)) {
             return Err(NodeError::Duplicate(twin));
+        }
+        if add.local_addresses == LocalAddresses::Allowed {
+            for tracker in &add.trackers {
+                self.shared.context.announcer.trust(&tracker.url);
+            }
         }
         let (handle, task) = torrent::start(self.shared.context.clone(), add, state.rates);
         state.torrents.extend(hashes.short().map(|hash| (hash, handle.clone())));
@@ -168,8 +180,11 @@ impl Node {
                 torrent.ended().await;
             }
         };
-        if timeout(limits::STOP, stop).await.is_err() {
+        if timeout(limits::STOP - limits::STOP_ANNOUNCE, stop).await.is_err() {
             tracing::warn!("torrents did not stop in time");
+        }
+        if timeout(limits::STOP_ANNOUNCE, self.shared.context.announcer.stop()).await.is_err() {
+            tracing::debug!("a tracker did not hear that we leave");
         }
         self.shared.state().tasks.abort_all();
     }

@@ -1,6 +1,5 @@
 //! From what the user asked for to open storage.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +22,8 @@ pub struct AddTorrent {
     pub trackers: Vec<TrackerUrl>,
     /// Addresses that the user or a magnet named.
     pub peers: Vec<SocketAddr>,
-    /// Whether trackers may name loopback, private and link-local addresses: yes where the user chose a tracker of ours.
+    /// Whether trackers may be, and may name, loopback, private and link-local addresses: yes where the user named the
+    /// trackers, no where a torrent or a magnet did.
     pub local_addresses: LocalAddresses,
     /// What to do once all that is wanted is here.
     pub afterwards: Afterwards,
@@ -136,18 +136,9 @@ pub(super) async fn magnet(
 }
 
 fn plan(place: Place, hashes: InfoHashes, info: Bytes) -> Result<DownloadPlan, TorrentError> {
-    // A .torrent file needs no more than this; piece layers and trackers come from peers and the magnet.
-    let torrent = Bytes::from([b"d4:info", &*info, b"e"].concat());
     let info = Info::parse_expecting(info, &hashes).map_err(|error| TorrentError::Metadata(error.to_string()))?;
-    let metainfo = Metainfo {
-        info,
-        trackers: Vec::new(),
-        web_seeds: Vec::new(),
-        piece_layers: BTreeMap::new(),
-        comment: None,
-        created_by: None,
-        created_at: None,
-    };
+    let metainfo = Metainfo::new(info);
+    let torrent = Bytes::from(metainfo.to_bytes());
     let Place { folder, name, selection, on_existing } = place;
     Ok(DownloadPlan { folder, name, metainfo: Arc::new(metainfo), torrent, selection, on_existing })
 }

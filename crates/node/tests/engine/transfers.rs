@@ -1,0 +1,188 @@
+//! What nodes are for.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use obt_node::config::NodeConfig;
+use obt_node::node::NodeError;
+use obt_node::torrent::{ReadError, TorrentError};
+use obt_swarm::PeerSource;
+
+use crate::raw_peer::Liar;
+use crate::support::{Item, at, config, finish, node, seeder, seeder_with, within};
+
+#[tokio::test]
+async fn a_file_goes_from_one_node_to_another() {
+    let item = Item::file("film.mkv", 3_333_333, 65_536);
+    let seeder = seeder(&item).await;
+    let leecher = node().await;
+    let target = tempfile::tempdir().unwrap();
+    let torrent = leecher.add(item.fetch(target.path(), vec![at(&seeder)])).unwrap();
+    let finished = finish(&torrent).await;
+    assert_eq!(finished.path, target.path().join("film.mkv"));
+    assert_eq!(finished.from, [(at(&seeder), 3_333_333)]);
+    item.assert_same(&finished.path);
+    leecher.shutdown().await;
+    seeder.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_folder_goes_with_its_subfolders_and_its_empty_files() {
+    let files = [("a/b/deep.bin", 100_000), ("a/empty", 0), ("naïve name", 1), ("z", 40_000), ("b", 16_384)];
+    let item = Item::folder("a folder", &files, 32_768);
+    let seeder = seeder(&item).await;
+    let leecher = node().await;
+    let target = tempfile::tempdir().unwrap();
+    let finished = finish(&leecher.add(item.fetch(target.path(), vec![at(&seeder)])).unwrap()).await;
+    assert_eq!(finished.path, target.path().join("a folder"));
+    item.assert_same(&finished.path);
+}
+
+#[tokio::test]
+async fn an_empty_file_is_complete_at_once_and_without_a_peer() {
+    let item = Item::file("nothing", 0, 16_384);
+    let leecher = node().await;
+    let target = tempfile::tempdir().unwrap();
+    let finished = finish(&leecher.add(item.fetch(target.path(), Vec::new())).unwrap()).await;
+    item.assert_same(&finished.path);
+}
+
+#[tokio::test]
+async fn a_magnet_brings_its_torrent_first() {
+    let files: Vec<(String, usize)> =
+        (0..900).map(|file| (format!("folder {}/file {file}", file / 30), 1000)).collect();
+    let files: Vec<(&str, usize)> = files.iter().map(|(path, size)| (path.as_str(), *size)).collect();
+    let item = Item::folder("many", &files, 16_384);
+    assert!(item.metainfo.info.bytes.len() > 32_768, "several pieces of metadata");
+    let seeder = seeder(&item).await;
+    let leecher = node().await;
+    let target = tempfile::tempdir().unwrap();
+    let torrent = leecher.add(item.fetch_magnet(target.path(), vec![at(&seeder)])).unwrap();
+    let finished = finish(&torrent).await;
+    item.assert_same(&finished.path);
+}
+
+#[tokio::test]
+async fn three_seeders_all_give_their_part() {
+    let item = Item::file("shared.iso", 12 << 20, 131_072);
+    let seeders = [seeder(&item).await, seeder(&item).await, seeder(&item).await];
+    let leecher = node().await;
+    let target = tempfile::tempdir().unwrap();
+    let peers: Vec<SocketAddr> = seeders.iter().map(at).collect();
+    let finished = finish(&leecher.add(item.fetch(target.path(), peers.clone())).unwrap()).await;
+    item.assert_same(&finished.path);
+    assert!(peers.iter().all(|peer| finished.from.iter().any(|(addr, _)| addr == peer)), "{:?}", finished.from);
+}
+
+#[tokio::test]
+async fn a_seeder_that_dies_half_way_is_replaced_by_another() {
+    let item = Item::file("film.mkv", 4 << 20, 65_536);
+    let dying = seeder_with(NodeConfig { upload_rate: Some(1 << 20), ..config() }, &item).await;
+    let other = seeder(&item).await;
+    let leecher = node().await;
+    let target = tempfile::tempdir().unwrap();
+    let torrent = leecher.add(item.fetch(target.path(), vec![at(&dying)])).unwrap();
+    let mut stats = torrent.stats();
+    let has_some = |pieces: u32| move |stats: &_| have(stats) >= pieces;
+    within(stats.wait_for(|stats| has_some(4)(stats))).await.unwrap();
+    assert!(!has_some(64)(&stats.borrow()));
+    drop(dying);
+    torrent.add_peers(PeerSource::User, vec![at(&other)]).await;
+    let finished = finish(&torrent).await;
+    item.assert_same(&finished.path);
+}
+
+fn have(stats: &std::sync::Arc<obt_node::torrent::TorrentStats>) -> u32 {
+    stats.swarm.as_ref().map_or(0, |swarm| swarm.pieces_have)
+}
+
+#[tokio::test]
+async fn leechers_of_one_slow_seed_feed_each_other() {
+    let item = Item::file("film.mkv", 2 << 20, 32_768);
+    let slow = seeder_with(NodeConfig { upload_rate: Some(2 << 20), ..config() }, &item).await;
+    let leechers = [node().await, node().await, node().await];
+    let peers: Vec<SocketAddr> = leechers.iter().chain([&slow]).map(at).collect();
+    let targets: Vec<_> = leechers.iter().map(|_| tempfile::tempdir().unwrap()).collect();
+    let mut torrents = Vec::new();
+    for (leecher, target) in leechers.iter().zip(&targets) {
+        torrents.push(leecher.add(item.fetch(target.path(), peers.clone())).unwrap());
+    }
+    for torrent in &torrents {
+        item.assert_same(&finish(torrent).await.path);
+    }
+    let sent = slow.torrents()[0].stats().borrow().swarm.as_ref().unwrap().uploaded;
+    assert!(sent < 2 * item.bytes.len() as u64, "the seed sent {sent} bytes");
+}
+
+#[tokio::test]
+async fn w16_a_liar_is_found_out_and_the_download_ends_well() {
+    let item = Item::file("film.mkv", 2 << 20, 65_536);
+    let honest = seeder_with(NodeConfig { upload_rate: Some(2 << 20), ..config() }, &item).await;
+    let liar = Liar::start(&item).await;
+    let leecher = node().await;
+    let target = tempfile::tempdir().unwrap();
+    let torrent = leecher.add(item.fetch(target.path(), vec![liar.addr(), at(&honest)])).unwrap();
+    let finished = finish(&torrent).await;
+    item.assert_same(&finished.path);
+    assert!(liar.blocks() > 0);
+}
+
+#[tokio::test]
+async fn a_file_can_be_read_in_order_while_it_comes_in() {
+    let item = Item::file("film.mkv", 3_000_001, 65_536);
+    let seeder = seeder(&item).await;
+    let leecher = node().await;
+    let target = tempfile::tempdir().unwrap();
+    let torrent = leecher.add(item.fetch(target.path(), Vec::new())).unwrap();
+    let mut reader = within(torrent.read(0, 1_000_000..3_000_001)).await.unwrap();
+    torrent.add_peers(PeerSource::User, vec![at(&seeder)]).await;
+    let mut read = Vec::new();
+    while let Some(bytes) = within(reader.next()).await.unwrap() {
+        read.extend_from_slice(&bytes);
+    }
+    assert!(read == item.bytes[1_000_000..]);
+    assert!(matches!(torrent.read(0, 0..3_000_002).await, Err(ReadError::OutOfRange)));
+    assert!(matches!(torrent.read(1, 0..0).await, Err(ReadError::OutOfRange)));
+}
+
+#[tokio::test]
+async fn a_reader_is_told_when_the_torrent_stops() {
+    let item = Item::file("film.mkv", 1_000_000, 65_536);
+    let leecher = node().await;
+    let target = tempfile::tempdir().unwrap();
+    let torrent = leecher.add(item.fetch(target.path(), Vec::new())).unwrap();
+    let mut reader = within(torrent.read(0, 0..10)).await.unwrap();
+    let (read, ()) = within(async { tokio::join!(reader.next(), torrent.stop()) }).await;
+    assert!(matches!(read, Err(ReadError::Torrent(TorrentError::Stopped))), "{read:?}");
+    assert!(matches!(torrent.finished().await, Err(TorrentError::Stopped)));
+}
+
+#[tokio::test]
+async fn a_torrent_is_added_once_and_again_after_it_ended() {
+    let item = Item::file("film.mkv", 1_000, 16_384);
+    let node = node().await;
+    let first = node.add(item.seed()).unwrap();
+    assert!(matches!(node.add(item.seed()), Err(NodeError::Duplicate(_))));
+    within(first.stop()).await;
+    within(first.ended()).await;
+    let again = node.add(item.seed()).unwrap();
+    within(again.ready()).await.unwrap();
+    node.shutdown().await;
+    assert!(matches!(node.add(item.seed()), Err(NodeError::Stopping)));
+}
+
+#[tokio::test]
+async fn f42_the_limit_of_a_node_holds_for_its_torrents_together() {
+    let items = [Item::file("a", 1 << 20, 32_768), Item::file("b", 900_000, 32_768)];
+    let seeder = seeder_with(NodeConfig { upload_rate: Some(1 << 20), ..config() }, &items[0]).await;
+    within(seeder.add(items[1].seed()).unwrap().ready()).await.unwrap();
+    let leecher = node().await;
+    let target = tempfile::tempdir().unwrap();
+    let begun = std::time::Instant::now();
+    let both = items.each_ref().map(|item| leecher.add(item.fetch(target.path(), vec![at(&seeder)])).unwrap());
+    for torrent in &both {
+        finish(torrent).await;
+    }
+    // 1.9 MiB at 1 MiB/s; at the start each torrent may use the whole limit for a second.
+    assert!(begun.elapsed() > Duration::from_millis(700), "{:?}", begun.elapsed());
+}
