@@ -110,6 +110,10 @@ pub(super) struct Writer {
     sending: Option<Sending>,
     /// The stretch that was read from disk last.
     warm: Option<Warm>,
+    /// Blocks in `queue` and `sending`.
+    blocks: usize,
+    /// The kernel gathers full packets until told otherwise.
+    corked: bool,
 }
 
 impl Writer {
@@ -127,7 +131,10 @@ impl Writer {
                 message.encode(&mut self.bytes);
                 self.gathered(self.bytes.len() - before);
             }
-            Command::Upload(request) => self.queue.push_back(Out::Block(request)),
+            Command::Upload(request) => {
+                self.blocks += 1;
+                self.queue.push_back(Out::Block(request));
+            }
         }
     }
 
@@ -159,6 +166,7 @@ impl Writer {
         };
         tracing::warn!(%error, "cannot read a block to send it");
         if let Some(sending) = self.sending.take_if(|sending| sending.header_sent == 0) {
+            self.blocks -= 1;
             items.push(Item::UploadFailed(PieceIndex(sending.request.piece)));
         }
     }
@@ -170,8 +178,15 @@ impl Writer {
         store: Option<&Store>,
         items: &mut Vec<Item>,
     ) -> Result<Turn, WriteError> {
+        if self.blocks > 1 && !self.corked {
+            // Blocks that follow each other fill packets together; each alone would be sent as it is.
+            self.corked = stream.set_corked(true);
+        }
         for _ in 0..BLOCKS_A_TURN {
             if let Some(turn) = self.step(stream, store, items)? {
+                if matches!(turn, Turn::Done | Turn::Cold(_)) && std::mem::take(&mut self.corked) {
+                    stream.set_corked(false);
+                }
                 return Ok(turn);
             }
         }
@@ -194,6 +209,7 @@ impl Writer {
             }
             items.push(Item::Uploaded(sending.request.length));
             self.sending = None;
+            self.blocks -= 1;
             return Ok(None);
         }
         match self.queue.front_mut() {
@@ -218,6 +234,7 @@ impl Writer {
                 match store.map(|store| store.upload(&request)) {
                     Some(Ok(plan)) => self.sending = Some(Sending::new(request, plan)),
                     failed => {
+                        self.blocks -= 1;
                         give_up(&request, failed.and_then(Result::err));
                         items.push(Item::UploadFailed(PieceIndex(request.piece)));
                     }
