@@ -65,10 +65,11 @@ mod tests {
     fn the_contract_describes_every_route() {
         let contract: serde_json::Value = serde_json::from_str(include_str!("web/openapi.json")).unwrap();
         let described = contract["paths"].as_object().unwrap();
-        let source = include_str!("routes.rs");
-        let code = source.split("#[cfg(test)]").next().unwrap();
-        let paths: Vec<&str> = code.split('"').filter(|text| text.starts_with('/')).collect();
-        assert!(paths.len() >= 15, "{paths:?}");
+        let sources = [include_str!("routes.rs"), include_str!("announce.rs"), include_str!("lease.rs")];
+        let code = sources.map(|source| source.split("#[cfg(test)]").next().unwrap()).concat();
+        let calls = code.split(".route(").skip(1);
+        let paths: Vec<&str> = calls.map(|call| call.split('"').nth(1).unwrap()).collect();
+        assert!(paths.len() >= 17, "{paths:?}");
         for path in paths {
             let names = match path {
                 "/items/{*name}" => vec!["/items/{name}.torrent".to_owned(), "/items/{name}.magnet".to_owned()],
