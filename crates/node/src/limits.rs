@@ -104,6 +104,8 @@ pub const LEASE_CONNECT: Duration = Duration::from_secs(5);
 pub const LEASE_ITEMS: usize = 5_000;
 /// Swarms for which one message asks for peers; as many as a tracker of ours answers.
 pub const LEASE_WANTS: usize = 2_000;
+/// Addresses that a lease may advertise; as many as a tracker of ours takes.
+pub const LEASE_ADDRESSES: usize = 4;
 /// Commands that wait for the task of one lease; whoever sends one more waits.
 pub const LEASE_COMMANDS: usize = 1_024;
 /// Largest answer to a lease, bytes: 40,000 addresses.

@@ -114,7 +114,8 @@ impl Default for Announcer {
 }
 
 impl Announcer {
-    /// `advertise` is what trackers of ours tell others instead of the address that we come from.
+    /// `advertise` is what trackers of ours tell others instead of the address that we come from: `HOST` or `HOST:PORT`
+    /// each.
     #[must_use]
     pub fn new(advertise: Vec<String>) -> Self {
         let mut key = [0; 4];

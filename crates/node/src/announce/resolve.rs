@@ -3,12 +3,12 @@
 //! Announce URLs come from strangers too, and the machines around us answer requests that the internet could not send
 //! them. So what may be reached is decided on the very addresses that are connected to, after the name is resolved.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use obt_wire::compact::{Reach, canonical, is_dialable, reach};
 
-use super::AnnounceError;
-use crate::limits::RESOLVE;
+use super::{AnnounceError, Trust};
+use crate::limits::{LEASE_ADDRESSES, RESOLVE};
 
 /// Where a connection may lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,17 +44,37 @@ pub(super) async fn resolve(host: &str, port: u16, bounds: Bounds) -> Result<Vec
     }
 }
 
+/// The addresses that others are to be told instead of ours: `HOST` or `HOST:PORT` each, `port` where it is left out.
+/// A tracker looks up no names for strangers, so they are looked up here. One that means nothing is left out.
+pub(super) async fn advertised(texts: &[String], port: u16) -> Vec<SocketAddr> {
+    let mut addrs = Vec::new();
+    for text in texts {
+        let (host, port) = host_and_port(text, port);
+        match resolve(host, port, Bounds::Anywhere).await {
+            Ok(found) => addrs.extend(found),
+            Err(error) => tracing::warn!(%text, %error, "an address to advertise means nothing"),
+        }
+    }
+    addrs.truncate(LEASE_ADDRESSES);
+    addrs
+}
+
+fn host_and_port(text: &str, port: u16) -> (&str, u16) {
+    let is_v6 = text.parse::<Ipv6Addr>().is_ok();
+    let split = text.rsplit_once(':').filter(|_| !is_v6);
+    split.and_then(|(host, port)| Some((host, port.parse().ok()?))).unwrap_or((text, port))
+}
+
 /// The peers of `told` that are to be believed: a tracker out in the internet does not know the machines around us, so
 /// it names none that are nearer than itself. One that the user named may name any.
-pub(super) fn believed(told: Vec<SocketAddr>, tracker: IpAddr, trust: super::Trust) -> Vec<SocketAddr> {
-    let far_enough = |addr: &SocketAddr| trust == super::Trust::Named || reach(addr.ip()) >= reach(tracker);
+pub(super) fn believed(told: Vec<SocketAddr>, tracker: IpAddr, trust: Trust) -> Vec<SocketAddr> {
+    let far_enough = |addr: &SocketAddr| trust == Trust::Named || reach(addr.ip()) >= reach(tracker);
     told.into_iter().filter(|addr| is_dialable(*addr) && far_enough(addr)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::announce::Trust;
 
     fn peers(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -69,6 +89,16 @@ mod tests {
         assert_eq!(believe("127.0.0.1", Trust::Found), told);
         assert_eq!(believe("8.8.8.8", Trust::Named), told);
         assert_eq!(believed(peers(&["1.1.1.1:0", "0.0.0.0:1"]), "127.0.0.1".parse().unwrap(), Trust::Named), []);
+    }
+
+    #[tokio::test]
+    async fn addresses_to_advertise_are_looked_up_and_take_our_port() {
+        let texts = ["1.2.3.4", "1.2.3.4:5", "[2a00::1]:5", "2a00::1", "no-such-host.invalid:1"].map(String::from);
+        let expected = peers(&["1.2.3.4:6881", "1.2.3.4:5", "[2a00::1]:5", "[2a00::1]:6881"]);
+        assert_eq!(advertised(&texts, 6881).await, expected);
+        assert!(
+            advertised(&["localhost".into()], 7).await.iter().all(|addr| addr.ip().is_loopback() && addr.port() == 7)
+        );
     }
 
     #[tokio::test]

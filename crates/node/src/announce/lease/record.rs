@@ -75,6 +75,11 @@ impl Record {
         self.held || !self.items.is_empty()
     }
 
+    /// Whether the tracker has a lease of ours, as far as we know.
+    pub(super) fn is_synced(&self) -> bool {
+        self.synced
+    }
+
     /// Whether the lease has to be renewed from time to time.
     pub(super) fn is_alive(&self) -> bool {
         self.synced || self.is_wanted()

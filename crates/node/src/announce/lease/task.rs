@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::Http;
 use super::record::Record;
+use crate::announce::resolve::advertised;
 use crate::announce::{AnnounceError, cause};
 use crate::api_types::{LeaseEvent, LeaseReply, LeaseRequest};
 use crate::limits::{LEASE_EXCHANGE, LEASE_INTERVAL_SECONDS, LEASE_PAUSE, LEASE_REPLY_BYTES, LEASE_RETRY, LEASE_WANTS};
@@ -79,6 +80,8 @@ pub(super) struct Task {
     tempo: Tempo,
     commands: mpsc::Receiver<Command>,
     record: Record,
+    /// What `advertise` meant when the lease began.
+    advertised: Vec<String>,
     waiting: Vec<Waiting>,
     /// Swarms for which peers are wanted, and how many.
     wanted: BTreeSet<InfoHash>,
@@ -108,6 +111,7 @@ impl Task {
             tempo,
             commands,
             record: Record::default(),
+            advertised: Vec::new(),
             waiting: Vec::new(),
             wanted: BTreeSet::new(),
             num_want: 0,
@@ -237,6 +241,10 @@ impl Task {
     async fn messages(&mut self, peers: &mut BTreeMap<InfoHash, Vec<SocketAddr>>) -> Result<(), AnnounceError> {
         let mut resyncs = 0;
         loop {
+            if !self.record.is_synced() {
+                let addrs = advertised(&self.identity.advertise, self.identity.port).await;
+                self.advertised = addrs.iter().map(SocketAddr::to_string).collect();
+            }
             let want: Vec<InfoHash> = std::iter::from_fn(|| self.wanted.pop_first()).take(LEASE_WANTS).collect();
             let reply = match self.exchange(&want).await {
                 Ok(reply) => reply,
@@ -287,7 +295,7 @@ impl Task {
             peer_id: self.identity.peer_id.to_string(),
             secret: HEXLOWER.encode(&self.identity.secret),
             port: self.identity.port,
-            advertise: self.identity.advertise.clone(),
+            advertise: self.advertised.clone(),
             revision: sent.revision,
             full: sent.full,
             set: self.record.items(&sent),

@@ -70,10 +70,10 @@ fn hex(number: u8) -> String {
     format!("{number:02x}").repeat(20)
 }
 
-fn quick(advertise: &[&str]) -> LeaseTrackers {
+fn quick() -> LeaseTrackers {
     let millis = Duration::from_millis;
     let tempo = Tempo { pause: millis(5), retry: millis(20), interval: 30..=50 };
-    LeaseTrackers::at_tempo(advertise.iter().map(|text| (*text).to_owned()).collect(), tempo)
+    LeaseTrackers::at_tempo(vec![], tempo)
 }
 
 #[tokio::test]
@@ -81,12 +81,15 @@ async fn an_item_is_told_at_once_and_its_peers_come_back() {
     let peers = [(hex(1), vec!["1.2.3.4:5".to_owned(), "nonsense".to_owned(), "1.2.3.4:0".to_owned()])].into();
     let mut tracker =
         Tracker::start(vec![LeaseReply { revision: 1, interval: 15, peers, ..LeaseReply::default() }]).await;
-    let leases = LeaseTrackers::new(vec!["seed.example:1".into()]);
+    let leases = LeaseTrackers::new(vec!["10.9.8.7".into(), "1.2.3.4:9".into()]);
     let reply = leases.announce(&tracker.address, &announce(1, AnnounceEvent::Started, 7, 50)).await.unwrap();
     assert_eq!(reply.peers, ["1.2.3.4:5".parse().unwrap()]);
     assert_eq!(reply.interval, Duration::from_secs(15));
     let heard = tracker.next().await;
-    assert_eq!((heard.peer_id, heard.port, heard.advertise), ("09".repeat(20), 6881, vec!["seed.example:1".into()]));
+    assert_eq!(
+        (heard.peer_id, heard.port, heard.advertise),
+        ("09".repeat(20), 6881, vec!["10.9.8.7:6881".into(), "1.2.3.4:9".into()])
+    );
     assert_eq!((heard.revision, heard.full, heard.stopped, heard.num_want), (1, true, false, 50));
     assert_eq!((heard.want, heard.removed.len(), heard.secret.len()), (vec![hex(1)], 0, 32));
     let item = heard.set.first().unwrap();
@@ -124,7 +127,7 @@ async fn who_says_nothing_new_and_wants_nothing_is_answered_without_a_message() 
 #[tokio::test]
 async fn renewals_come_by_themselves_and_say_nothing() {
     let mut tracker = Tracker::start(vec![]).await;
-    let leases = quick(&[]);
+    let leases = quick();
     leases.announce(&tracker.address, &announce(1, AnnounceEvent::Started, 5, 0)).await.unwrap();
     assert_eq!(tracker.next().await.revision, 1);
     for _ in 0..3 {
@@ -146,7 +149,7 @@ async fn a_tracker_that_forgot_us_hears_everything_again() {
     let resync = LeaseReply { resync: true, interval: 15, ..LeaseReply::default() };
     let first = LeaseReply { revision: 1, interval: 15, ..LeaseReply::default() };
     let mut tracker = Tracker::start(vec![first, resync]).await;
-    let leases = quick(&[]);
+    let leases = quick();
     leases.announce(&tracker.address, &announce(1, AnnounceEvent::Started, 5, 0)).await.unwrap();
     assert!(tracker.next().await.full);
     assert!(!tracker.next().await.full, "the renewal");
@@ -167,7 +170,7 @@ async fn a_tracker_that_asks_for_everything_for_ever_is_no_loop() {
 async fn a_refusal_is_told_and_the_lease_tried_again() {
     let refusal = LeaseReply { failure: Some("too many \x1bleases".into()), ..LeaseReply::default() };
     let mut tracker = Tracker::start(vec![refusal]).await;
-    let leases = quick(&[]);
+    let leases = quick();
     let error = leases.announce(&tracker.address, &announce(1, AnnounceEvent::Started, 5, 0)).await.unwrap_err();
     assert_eq!(error.to_string(), "the tracker refused: too many \\x1bleases");
     let (first, second) = (tracker.next().await, tracker.next().await);
@@ -179,7 +182,7 @@ async fn a_tracker_that_is_not_there_is_an_error_for_now_and_told_when_it_is() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     drop(listener);
-    let leases = quick(&[]);
+    let leases = quick();
     let address: TrackerAddress = at.to_string().parse().unwrap();
     for number in 1..=2 {
         let asked = leases.announce(&address, &announce(number, AnnounceEvent::Started, 5, 50)).await;
@@ -210,7 +213,7 @@ async fn the_last_item_to_go_ends_the_lease() {
 #[tokio::test]
 async fn who_joins_is_there_with_nothing_until_it_stops() {
     let mut tracker = Tracker::start(vec![]).await;
-    let leases = quick(&[]);
+    let leases = quick();
     leases.join(&tracker.address, PeerId([9; 20]), 6881).await.unwrap();
     let joined = tracker.next().await;
     assert!(joined.full && joined.set.is_empty() && !joined.stopped);
