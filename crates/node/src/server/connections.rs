@@ -158,7 +158,7 @@ pub(super) async fn accept(socket: TcpListener, front: Front, mut stop: watch::R
 }
 
 /// Returns when the server stops, or is gone.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 

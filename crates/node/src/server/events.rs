@@ -9,9 +9,10 @@ use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::App;
+use super::connections::stopped;
 use super::error::ApiError;
 use super::limits::{LISTENER_BACKLOG, LISTENER_BEAT, LISTENERS};
 
@@ -64,21 +65,26 @@ pub(super) async fn listen(State(app): State<Arc<App>>) -> Response {
     let Ok(place) = Arc::clone(&app.events.places).try_acquire_owned() else {
         return ApiError::busy(format!("{LISTENERS} listeners are here already")).into_response();
     };
-    let changes = stream(app.events.sender.subscribe(), place);
+    let changes = stream(app.events.sender.subscribe(), app.stop.clone(), place);
     Sse::new(changes).keep_alive(KeepAlive::new().interval(LISTENER_BEAT)).into_response()
 }
 
-/// Ends when the listener is too far behind: it asks again and begins with the present.
+/// Ends with the server, and when the listener is too far behind: it asks again and begins with the present.
 fn stream(
     changes: broadcast::Receiver<Change>,
+    stop: watch::Receiver<bool>,
     place: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
-    futures_util::stream::unfold((changes, place), |(mut changes, place)| async move {
-        let change = match changes.recv().await {
+    futures_util::stream::unfold((changes, stop, place), |(mut changes, mut stop, place)| async move {
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            () = stopped(&mut stop) => return None,
+        };
+        let change = match change {
             Ok(change) => change,
             Err(RecvError::Lagged(_) | RecvError::Closed) => return None,
         };
         let event = Event::default().event(change.name()).json_data(&change).unwrap_or_default();
-        Some((Ok(event), (changes, place)))
+        Some((Ok(event), (changes, stop, place)))
     })
 }

@@ -8,12 +8,13 @@ use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -30,6 +31,9 @@ use super::{App, limits, paths};
 
 /// The bytes of a file, in order, each part as soon as it is verified.
 pub type FileStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+/// A browser may show a picture or play a film; nothing in a file may run.
+const FILE_POLICY: &str = "default-src 'none'; img-src 'self'; media-src 'self'; frame-ancestors 'none'; sandbox";
 
 /// Which bytes are wanted.
 #[derive(Debug, Clone)]
@@ -185,6 +189,7 @@ impl Served<'_> {
         let lasting = if pinned { "public, max-age=31536000, immutable" } else { "no-cache" };
         let disposition = format!("inline; filename*=UTF-8''{}", paths::escaped(name));
         let all = [
+            (CONTENT_SECURITY_POLICY, FILE_POLICY.to_owned()),
             (CONTENT_TYPE, media_type(name).to_owned()),
             (CONTENT_LENGTH, length.to_string()),
             (ACCEPT_RANGES, "bytes".to_owned()),
@@ -217,8 +222,12 @@ impl Served<'_> {
             let first = stream.next().await;
             Ok::<_, FileUnavailable>((first, stream))
         };
-        let begun = timeout(limits::FIRST_BYTE, begin).await;
-        let begun = begun.map_err(|_| unavailable(&"no peer sent anything in time"))?;
+        let known = self.app.state.stats(&self.metainfo.info.hashes, Instant::now());
+        let somebody = known.seeds > 0 || known.leechers > 0;
+        let patience = if somebody { limits::FIRST_BYTE } else { limits::FIRST_BYTE_OF_NOBODY };
+        let begun = timeout(patience, begin).await;
+        let silence = if somebody { "no peer sent anything in time" } else { "nobody has it at the moment" };
+        let begun = begun.map_err(|_| unavailable(&silence))?;
         let (first, stream) = begun.map_err(|error| unavailable(&error))?;
         match first {
             Some(Ok(first)) => Ok(Body::from_stream(rest(first, stream, place))),

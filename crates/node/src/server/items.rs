@@ -49,12 +49,11 @@ pub(super) async fn list(
 }
 
 /// `GET /api/v1/items/NAME[@VERSION]`
-pub(super) async fn show(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Item>, ApiError> {
+pub(super) async fn show(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiError> {
     let found = app.find(named(&uri, "/api/v1/items/", "")?).await?;
     let metainfo = app.metainfos.load(&app.catalogue, found.entry.content.blob).await?;
     let stats = app.state.stats(&found.entry.content.hashes, Instant::now());
     let mut item = item(&found.entry, stats);
-    item.files = files(&metainfo);
     if item.holders == 0 {
         item.last_held = found.last_holder.map(|last| LastHeld { address: last.holder, at: rfc3339(last.at_ms) });
     }
@@ -62,7 +61,12 @@ pub(super) async fn show(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<I
     item.newest = newest.filter(|newest| *newest != item.version);
     let others = found.versions.iter().filter(|version| version.version != item.version);
     item.versions = others.map(version).collect();
-    Ok(Json(item))
+    let json = app.metainfos.work(move || {
+        item.files = files(&metainfo);
+        serde_json::to_vec(&item)
+    });
+    let json = json.await?.map_err(|error| ApiError::internal(&error))?;
+    app.bulk.answer("application/json", json).await
 }
 
 /// `GET /items/NAME.torrent` and `/items/NAME.magnet`
@@ -89,8 +93,8 @@ pub(super) async fn export(
         let metainfo = Metainfo { trackers, web_seeds: vec![web_seed], ..Metainfo::clone(&metainfo) };
         metainfo.to_bytes()
     });
-    let headers = [(CONTENT_TYPE, "application/x-bittorrent".to_owned()), (CONTENT_DISPOSITION, disposition)];
-    Ok((headers, torrent.await?).into_response())
+    let torrent = app.bulk.answer("application/x-bittorrent", torrent.await?).await?;
+    Ok(([(CONTENT_DISPOSITION, disposition)], torrent).into_response())
 }
 
 /// `Content-Disposition` of a file to be kept under this name (RFC 6266).

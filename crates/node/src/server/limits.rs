@@ -38,10 +38,17 @@ pub(super) const PARSERS: usize = 4;
 /// Parsed metainfos that are kept, bytes of their .torrent files: one of the largest, or thousands of usual ones.
 pub(super) const METAINFO_CACHE_BYTES: usize = 64 << 20;
 
+/// Memory for large answers that clients are reading, KiB: four .torrent files of the largest size.
+pub(super) const BULK_KIB: u32 = 256 << 10;
+/// Answers up to this many bytes are not counted: as many as there are connections fit in 100 MB.
+pub(super) const SMALL_BYTES: usize = 256 << 10;
+
 /// Files being sent at once.
 pub(super) const STREAMS: usize = 128;
 /// Time until the first byte of a file, or an answer that says why not (DESIGN §1: "within a stated bound").
 pub(super) const FIRST_BYTE: Duration = Duration::from_secs(20);
+/// The same where the tracker lists nobody who could have it (DESIGN §1).
+pub(super) const FIRST_BYTE_OF_NOBODY: Duration = Duration::from_secs(2);
 /// Time between two parts of a file that comes from the swarm.
 pub(super) const STREAM_STALL: Duration = Duration::from_secs(60);
 /// Files that a folder's page lists.
@@ -57,7 +64,9 @@ pub(super) const LISTENER_BEAT: Duration = Duration::from_secs(15);
 /// Peers in the list of who is here.
 pub(super) const LISTED_PEERS: usize = 10_000;
 /// Items of one peer in it.
-pub(super) const LISTED_ITEMS: usize = 1_000;
+pub(super) const LISTED_ITEMS: usize = 10_000;
+/// Items of all peers in it together: about 20 MB of JSON.
+pub(super) const LISTED_ITEMS_OF_ALL: usize = 100_000;
 
 /// Default port of a tracker, by custom.
 pub(super) const TRACKER_PORT: u16 = 6969;

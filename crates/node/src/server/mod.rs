@@ -4,6 +4,7 @@
 //! time, and go out as JSON.
 
 mod announce;
+mod bulk;
 mod catalogue;
 mod clock;
 mod connections;
@@ -40,6 +41,7 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use self::bulk::Bulk;
 use self::catalogue::{CatalogueFailure, CatalogueTasks};
 use self::connections::{Answered, Front, Places};
 use self::events::Events;
@@ -154,6 +156,9 @@ struct App {
     uploads: Semaphore,
     /// Files being sent.
     streams: Arc<Semaphore>,
+    bulk: Bulk,
+    /// True, or closed, when the server stops.
+    stop: watch::Receiver<bool>,
 }
 
 impl TrackerServer {
@@ -175,6 +180,7 @@ impl TrackerServer {
         let mut bound = listen::bind(config.listen).map_err(unbound)?;
         let state = Arc::new(TrackerState::new(&store_config(&config)?, Instant::now()));
         let udp = UdpThreads::start(std::mem::take(&mut bound.datagrams), &state).map_err(unbound)?;
+        let (stop, stopped) = watch::channel(false);
         let app = Arc::new(App {
             catalogue,
             state,
@@ -191,19 +197,26 @@ impl TrackerServer {
             requests: Semaphore::new(limits::REQUESTS),
             uploads: Semaphore::new(limits::UPLOAD_KIB as usize),
             streams: Arc::new(Semaphore::new(limits::STREAMS)),
+            bulk: Bulk::new(),
+            stop: stopped,
         });
         publish::pin_all(&app, &contents);
-        Ok(Self::serve(app, bound, udp, publisher))
+        Ok(Self::serve(app, bound, udp, publisher, stop))
     }
 
-    fn serve(app: Arc<App>, bound: listen::Bound, udp: UdpThreads, publisher: Keypair) -> Self {
-        let (stop, stopped) = watch::channel(false);
+    fn serve(
+        app: Arc<App>,
+        bound: listen::Bound,
+        udp: UdpThreads,
+        publisher: Keypair,
+        stop: watch::Sender<bool>,
+    ) -> Self {
         let front =
             Front { routes: routes::all(&app), places: Arc::clone(&app.places), answered: Arc::clone(&app.answered) };
         let mut tasks = JoinSet::new();
         let addresses = bound.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
         for socket in bound.sockets {
-            tasks.spawn(connections::accept(socket, front.clone(), stopped.clone()));
+            tasks.spawn(connections::accept(socket, front.clone(), app.stop.clone()));
         }
         tasks.spawn(upkeep::run(Arc::downgrade(&app)));
         tracing::info!(port = app.port, "the tracker is up");
@@ -241,7 +254,7 @@ impl TrackerServer {
 
     /// Stops: takes no more connections, lets answers under way end for 2 s, and notes who was here last.
     pub async fn shutdown(mut self) {
-        let _ = self.stop.send(true);
+        self.stop.send_replace(true);
         upkeep::note_changes(&self.app).await;
         let deadline = tokio::time::Instant::now() + limits::STOP;
         while self.app.places.count() > 0 && tokio::time::Instant::now() < deadline {

@@ -18,7 +18,7 @@ use obt_wire::{InfoHash, InfoHashes};
 use super::App;
 use super::connections::Ends;
 use super::error::ApiError;
-use super::limits::{LISTED_ITEMS, LISTED_PEERS};
+use super::limits::{LISTED_ITEMS, LISTED_ITEMS_OF_ALL, LISTED_PEERS};
 use crate::api_types::{PeerEntry, PeerItem, PeerList, Status};
 
 /// `GET /api/v1/status`
@@ -96,10 +96,20 @@ pub(super) async fn peers(
     let mut peers = app.metainfos.work(move || walk(&walker, &contents, &ends, now)).await?;
     peers.sort_unstable_by_key(|peer| peer.address);
     peers.truncate(LISTED_PEERS);
+    let mut room = LISTED_ITEMS_OF_ALL;
+    for peer in &mut peers {
+        peer.items.truncate(room);
+        room -= peer.items.len();
+    }
     let wanted: Vec<InfoHash> = peers.iter().flat_map(|peer| peer.items.iter().map(|(hash, _)| *hash)).collect();
     let names = app.catalogue.read(move |reader| names_of(reader, wanted)).await?;
-    let peers = peers.into_iter().map(|peer| peer.told(&names)).collect();
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(PeerList { peers })))
+    let json = app.metainfos.work(move || {
+        let peers = peers.into_iter().map(|peer| peer.told(&names)).collect();
+        serde_json::to_vec(&PeerList { peers })
+    });
+    let json = json.await?.map_err(|error| ApiError::internal(&error))?;
+    let list = app.bulk.answer("application/json", json).await?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], list))
 }
 
 /// A peer on its way into the list.

@@ -196,3 +196,20 @@ async fn a_client_that_does_not_read_stops_the_source() {
     }
     assert!(before < size / 4, "{before}");
 }
+
+struct Silent;
+
+impl FileSource for Silent {
+    fn open(&self, _: FileRequest) -> Opening<'_> {
+        Box::pin(async { Ok(Box::pin(futures_util::stream::pending()) as FileStream) })
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_is_known_to_have_is_given_up_within_seconds() {
+    let tracker = Tracker::start_with(Arc::new(Silent)).await;
+    tracker.publish("a", &file("a", 5_000, 1)).await;
+    let begun = std::time::Instant::now();
+    assert_eq!(tracker.get("/files/a").await.error(), (503, "unavailable".to_owned()));
+    assert!(begun.elapsed().as_secs() < 5);
+}

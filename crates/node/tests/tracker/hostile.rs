@@ -189,3 +189,16 @@ async fn probes_metrics_and_contract_answer() {
     assert_eq!((status["names"].as_u64(), status["publish"].as_str()), (Some(1), Some("keys")));
     assert_eq!(tracker.send("POST", "/api/v1/status", &[], b"").await.error(), (405, "method".to_owned()));
 }
+
+#[tokio::test]
+async fn listeners_do_not_delay_a_stop() {
+    let tracker = Tracker::start().await;
+    let mut listener = tracker.connect().await;
+    listener.write_all(b"GET /api/v1/events HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    listener.read_exact(&mut [0; 15]).await.unwrap();
+    let begun = Instant::now();
+    tracker.server.shutdown().await;
+    assert!(begun.elapsed().as_secs_f64() < 1.5, "{:?}", begun.elapsed());
+    let mut rest = Vec::new();
+    assert!(tokio::time::timeout(PATIENCE, listener.read_to_end(&mut rest)).await.is_ok());
+}
