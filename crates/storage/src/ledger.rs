@@ -411,8 +411,8 @@ impl Ledger {
                 covered.append(&mut self.unsynced);
                 self.unsynced_bytes = 0;
                 self.unsynced_since = None;
-                self.withdraw(covered);
                 self.halt(fault, now);
+                self.withdraw(covered);
             }
         }
     }
