@@ -255,12 +255,9 @@ impl Files {
         self.slot(file).is_ok_and(|slot| slot.used.swap(false, Ordering::Relaxed))
     }
 
-    /// Closes a file, as soon as nobody uses it.
-    pub(super) fn close(&self, file: FileIndex) {
-        let Ok(slot) = self.slot(file) else {
-            return;
-        };
-        slot.lock().close();
+    /// Forgets a file's handle; it is closed when nobody uses it.
+    pub(super) fn close(&self, file: FileIndex) -> Option<Arc<File>> {
+        self.slot(file).ok()?.lock().close()
     }
 
     /// Looks at a file that is to be read for others.
@@ -448,9 +445,9 @@ impl State {
         self.close();
     }
 
-    fn close(&mut self) {
-        self.handle = None;
+    fn close(&mut self) -> Option<Arc<File>> {
         self.closed_dirty |= self.dirty;
+        self.handle.take()
     }
 }
 

@@ -176,25 +176,30 @@ impl Data {
             return Ok(path);
         }
         let growth = self.growing().ok_or(StoreError::Stopped)?;
-        self.settle().await?;
+        let changed = self.settle().await?;
         let (done, finished) = oneshot::channel();
         growth.lock_waiting().finish.push(done);
         self.tell(Event::Finish);
         match finished.await.map_err(|_| StoreError::Stopped)? {
             Ok(()) => self.place().ok_or(StoreError::Stopped),
+            // What is missing is what the changed file lost.
+            Err(FinishError::Incomplete { .. }) if let Some(file) = changed => {
+                Err(StoreError::Changed { path: self.files.shown(file) })
+            }
             Err(error) => Err(self.finish_error(growth, error)),
         }
     }
 
     /// Looks at every file before it gets its final name: what somebody else changed is hashed again (HOSTILE F21),
-    /// and files without bytes are created.
-    async fn settle(self: &Arc<Self>) -> Result<(), StoreError> {
+    /// and files without bytes are created. Returns one that was changed.
+    async fn settle(self: &Arc<Self>) -> Result<Option<FileIndex>, StoreError> {
         let data = Arc::clone(self);
         let looked = self.disk.ask(Lane::Existing, move || data.changed_files()).await;
-        for file in looked.ok_or(StoreError::Stopped)?? {
-            self.recheck_now(file).await;
+        let changed = looked.ok_or(StoreError::Stopped)??;
+        for file in &changed {
+            self.recheck_now(*file).await;
         }
-        Ok(())
+        Ok(changed.first().copied())
     }
 
     fn changed_files(self: &Arc<Self>) -> Result<Vec<FileIndex>, StoreError> {

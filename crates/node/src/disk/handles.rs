@@ -29,12 +29,14 @@ impl Handles {
     /// Notes that a file was opened, and closes others where there are too many. A file that was used since it came
     /// to the front goes to the back once more.
     pub(super) fn opened(&self, files: Weak<Files>, file: FileIndex) {
+        // Closed when nobody waits for the lock: on a network file system that can take a while.
+        let mut closed = Vec::new();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.push_back((files, file));
         let mut second_chances = open.len();
         while open.len() > self.limit {
             let Some((files, file)) = open.pop_front() else {
-                return;
+                break;
             };
             let Some(owner) = files.upgrade() else {
                 continue;
@@ -43,8 +45,10 @@ impl Handles {
                 second_chances -= 1;
                 open.push_back((files, file));
             } else {
-                owner.close(file);
+                closed.push(owner.close(file));
             }
         }
+        drop(open);
+        drop(closed);
     }
 }

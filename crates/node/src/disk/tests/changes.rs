@@ -91,7 +91,7 @@ async fn f21_a_partial_file_that_was_changed_is_hashed_before_it_gets_its_name()
     let mut download = open(&disk, plan(&folder, &content)).await.unwrap();
     download.send_all(&content, content.all()).await;
     damage(&data_of(&folder), 70_000);
-    assert!(matches!(download.store.finish().await, Err(StoreError::Incomplete { missing: 1 })));
+    assert!(matches!(download.store.finish().await, Err(StoreError::Changed { .. })));
     assert_eq!(download.next().await, Done::Withdrawn { pieces: vec![PieceIndex(2)] });
     download.send_all(&content, [2]).await;
     content.assert_at(&download.store.finish().await.unwrap());
