@@ -175,6 +175,8 @@ pub(crate) struct Taker<const N: usize> {
     pub(crate) own: Option<usize>,
     /// The asker's own lease.
     pub(crate) lease: Option<u32>,
+    /// It reached us in this family.
+    pub(crate) own_family: bool,
     /// It has everything: other seeds are of no use to it.
     pub(crate) seed: bool,
     /// How many peers it wants.
@@ -192,7 +194,8 @@ pub(crate) fn hand_out<const N: usize>(view: View<'_, N>, taker: &Taker<N>, rng:
     let mut give = |range: Range<usize>| {
         for (at, peer) in range.clone().zip(view.peers.get(range).unwrap_or_default()) {
             let own = taker.own == Some(at) || taker.lease.is_some_and(|lease| peer.is_leased_by(lease));
-            let Some(ip) = taker.locals.shown(peer).filter(|_| left > 0 && !own) else {
+            let told_elsewhere = !taker.own_family && peer.marks.has(Marks::TWIN);
+            let Some(ip) = taker.locals.shown(peer).filter(|_| left > 0 && !own && !told_elsewhere) else {
                 continue;
             };
             left -= usize::from(out.push(&ip, peer.port));
@@ -252,7 +255,8 @@ mod tests {
         out.as_bytes().chunks(6).map(|entry| usize::from(u16::from_be_bytes([entry[2], entry[3]]))).collect()
     }
 
-    const TAKER: Taker<4> = Taker { own: None, lease: None, seed: false, want: 50, locals: Locals::AsKnown };
+    const TAKER: Taker<4> =
+        Taker { own: None, lease: None, own_family: true, seed: false, want: 50, locals: Locals::AsKnown };
 
     #[test]
     fn an_answer_holds_nobody_twice_and_never_the_asker() {

@@ -31,6 +31,8 @@ impl Marks {
     pub(crate) const LOCAL: Self = Self(8);
     /// Only for those on the tracker's own host: others get what the peer advertises.
     pub(crate) const HOST_ONLY: Self = Self(16);
+    /// It has an address in the other family too: an asker is told of the one in its own.
+    pub(crate) const TWIN: Self = Self(32);
 
     pub(crate) fn has(self, mark: Self) -> bool {
         self.0 & mark.0 != 0

@@ -313,6 +313,7 @@ impl Shard {
         let taker = Taker {
             own,
             lease: None,
+            own_family: announce.asker.ip.is_ipv4() == (N == 4),
             seed: announce.standing == Standing::Seed,
             want: announce.want,
             locals: LocalsOf::of(&announce.asker, &self.frame.advertised),
@@ -336,11 +337,9 @@ impl Shard {
         let Some(torrent) = self.torrents.get(at).filter(|torrent| torrent.hash == *hash) else {
             return;
         };
-        let (asker, advertised) = (want.asker, &self.frame.advertised);
-        let (lease, seed, want) = (Some(want.lease), want.seed, want.want);
-        let v4 = Taker { own: None, lease, seed, want, locals: LocalsOf::of(asker, advertised) };
+        let v4 = want.taker(true, &self.frame.advertised);
         hand_out::<4>(torrent.members.view(), &v4, &mut self.rng, &mut lists.v4);
-        let v6 = Taker { own: None, lease, seed, want, locals: LocalsOf::of(asker, advertised) };
+        let v6 = want.taker(false, &self.frame.advertised);
         hand_out::<16>(torrent.members.view(), &v6, &mut self.rng, &mut lists.v6);
     }
 
@@ -432,6 +431,22 @@ pub(crate) struct LeaseWant<'a> {
     /// It has everything of this swarm.
     pub(crate) seed: bool,
     pub(crate) want: usize,
+}
+
+impl LeaseWant<'_> {
+    fn taker<const N: usize>(&self, v4: bool, advertised: &Advertised) -> Taker<N>
+    where
+        Locals<N>: LocalsOf,
+    {
+        Taker {
+            own: None,
+            lease: Some(self.lease),
+            own_family: self.asker.ip.is_ipv4() == v4,
+            seed: self.seed,
+            want: self.want,
+            locals: LocalsOf::of(self.asker, advertised),
+        }
+    }
 }
 
 fn empty_answer() -> Answer {

@@ -32,6 +32,15 @@ pub(crate) struct Tenant<'a> {
     pub(crate) endpoints: &'a [Endpoint],
 }
 
+impl Tenant<'_> {
+    /// Whether whoever is told of `endpoint` could be told of an address in the other family instead.
+    fn has_twin_of(&self, endpoint: &Endpoint) -> bool {
+        let is_twin =
+            |other: &Endpoint| other.addr.is_ipv4() != endpoint.addr.is_ipv4() && other.host_only == endpoint.host_only;
+        self.endpoints.iter().any(is_twin)
+    }
+}
+
 /// A swarm on its way into another one.
 pub(crate) struct Moving {
     members: Members,
@@ -57,7 +66,8 @@ impl Shard {
                 .with(Marks::SEED, seed)
                 .with(Marks::EXTRA, number > 0)
                 .with(Marks::LOCAL, endpoint.local)
-                .with(Marks::HOST_ONLY, endpoint.host_only);
+                .with(Marks::HOST_ONLY, endpoint.host_only)
+                .with(Marks::TWIN, tenant.has_twin_of(endpoint));
             let torrent = &mut self.torrents[at];
             let (port, due) = (endpoint.addr.port().to_be_bytes(), tenant.lease);
             let ports = self.frame.ports_per_address;
