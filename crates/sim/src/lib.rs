@@ -1,1 +1,22 @@
-//! Swarms of cores in virtual time.
+//! Swarms of real cores in virtual time: many [`obt_swarm::Swarm`]s and an [`obt_tracker`] behind simulated links,
+//! disks and faults, all of it drawn from one seed.
+//!
+//! What must hold whatever happens is a table ([`invariants`]); a run that breaks one stops with a sentence that names
+//! the seed.
+
+pub mod bound;
+pub mod disk;
+pub mod invariants;
+pub mod net;
+pub mod node;
+pub mod torrent;
+pub mod trace;
+pub mod tracker;
+pub mod world;
+
+pub use bound::{Share, fluid_bound};
+pub use invariants::{Check, INVARIANTS, Invariant};
+pub use net::Access;
+pub use node::{Conduct, Node, NodeIndex, Spec};
+pub use torrent::Torrent;
+pub use world::{Broken, Fault, Setup, World, seed_of_run};

@@ -1,0 +1,286 @@
+//! Links between nodes: what a connection has in its socket, whose turn it is on an uplink, when bytes arrive.
+//!
+//! An uplink serves its connections in turn, one message or block each; a downlink serves what arrives in order. A
+//! socket's send buffer is bounded: blocks wait for room in it, and what is in it can no longer be taken back.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use obt_swarm::PeerKey;
+use obt_wire::peer::{Message, PieceHeader, Request};
+
+use crate::node::NodeIndex;
+
+/// How a node is connected to the rest of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// Bytes per second that it can send.
+    pub up: u64,
+    /// Bytes per second that it can receive.
+    pub down: u64,
+    /// Time from it to the middle of the net.
+    pub latency: Duration,
+}
+
+impl Access {
+    /// A link of so many megabit per second in both directions, with this latency to the middle.
+    #[must_use]
+    pub fn mbit(megabits: u64, latency: Duration) -> Self {
+        Self { up: megabits * 125_000, down: megabits * 125_000, latency }
+    }
+}
+
+/// What travels.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parcel {
+    /// A message.
+    Message(Message),
+    /// A block, and how its bytes are wrong; 0 is not wrong.
+    Block(PieceHeader, u64),
+}
+
+impl Parcel {
+    /// Its length on the wire, bytes, without the headers of TCP and below.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        let body = match self {
+            Self::Block(header, _) => 9 + header.length as usize,
+            Self::Message(message) => match message {
+                Message::KeepAlive => 0,
+                Message::Have(_) | Message::Suggest(_) | Message::AllowedFast(_) => 5,
+                Message::Request(_) | Message::Cancel(_) | Message::Reject(_) => 13,
+                Message::Bitfield(bits) => 1 + bits.len(),
+                Message::Extended { payload, .. } => 2 + payload.len(),
+                Message::HashRequest(_) | Message::HashReject(_) => 49,
+                Message::Hashes(_, hashes) => 49 + 32 * hashes.len(),
+                _ => 3,
+            },
+        };
+        4 + body as u64
+    }
+
+    /// Bytes of payload in it.
+    #[must_use]
+    pub fn payload(&self) -> u64 {
+        match self {
+            Self::Block(header, _) => u64::from(header.length),
+            Self::Message(_) => 0,
+        }
+    }
+}
+
+/// The number of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnIndex(pub usize);
+
+/// One direction of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Way {
+    /// Which connection.
+    pub conn: ConnIndex,
+    /// Which of its ends sends.
+    pub from: usize,
+}
+
+impl Way {
+    /// The other direction.
+    #[must_use]
+    pub fn back(self) -> Self {
+        Self { conn: self.conn, from: 1 - self.from }
+    }
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct End {
+    /// Whose it is.
+    pub node: NodeIndex,
+    /// What that node calls it.
+    pub key: PeerKey,
+    /// It has not been closed here.
+    pub open: bool,
+    /// Handed to the shell, and no room in the socket.
+    waiting: VecDeque<(Request, u64)>,
+    /// In the socket.
+    socket: VecDeque<Parcel>,
+    socket_bytes: u64,
+}
+
+/// A connection: both its ends.
+#[derive(Debug)]
+pub struct Conn {
+    /// The one that dialled, and the other.
+    pub ends: [End; 2],
+}
+
+#[derive(Debug)]
+struct Line {
+    access: Access,
+    /// Ways with something in their socket, in turn.
+    turn: VecDeque<Way>,
+    sending: bool,
+    down_free: Instant,
+}
+
+/// All links and connections.
+///
+/// Invariant: every payload byte that entered a socket is in `sent`, and in exactly one of `delivered`, `lost` and
+/// `flying`.
+#[derive(Debug)]
+pub struct Net {
+    lines: Vec<Line>,
+    conns: Vec<Conn>,
+    socket_buffer: u64,
+    /// Payload that entered a socket, bytes.
+    pub sent: u64,
+    /// Payload that was read on the other side, bytes.
+    pub delivered: u64,
+    /// Payload that was under way when its connection ended, bytes.
+    pub lost: u64,
+    /// Payload under way, bytes.
+    pub flying: u64,
+}
+
+impl Net {
+    /// No node yet; sockets that hold this many bytes.
+    #[must_use]
+    pub fn new(socket_buffer: u64) -> Self {
+        Self { lines: Vec::new(), conns: Vec::new(), socket_buffer, sent: 0, delivered: 0, lost: 0, flying: 0 }
+    }
+
+    /// Connects a node; nodes are numbered in this order.
+    pub fn add_node(&mut self, access: Access, now: Instant) {
+        self.lines.push(Line { access, turn: VecDeque::new(), sending: false, down_free: now });
+    }
+
+    /// Time from one node to another.
+    #[must_use]
+    pub fn latency(&self, from: NodeIndex, to: NodeIndex) -> Duration {
+        self.lines[from.0].access.latency + self.lines[to.0].access.latency
+    }
+
+    /// A new connection.
+    pub fn connect(&mut self, dialler: (NodeIndex, PeerKey), listener: (NodeIndex, PeerKey)) -> ConnIndex {
+        let end = |(node, key)| End {
+            node,
+            key,
+            open: true,
+            waiting: VecDeque::new(),
+            socket: VecDeque::new(),
+            socket_bytes: 0,
+        };
+        self.conns.push(Conn { ends: [end(dialler), end(listener)] });
+        ConnIndex(self.conns.len() - 1)
+    }
+
+    /// The end that sends on `way`.
+    #[must_use]
+    pub fn end(&self, way: Way) -> &End {
+        &self.conns[way.conn.0].ends[way.from]
+    }
+
+    fn end_mut(&mut self, way: Way) -> &mut End {
+        &mut self.conns[way.conn.0].ends[way.from]
+    }
+
+    /// Closes one end; what is in its socket is lost. False if it was closed.
+    pub fn close(&mut self, way: Way) -> bool {
+        let end = self.end_mut(way);
+        let was = std::mem::replace(&mut end.open, false);
+        end.waiting.clear();
+        end.socket_bytes = 0;
+        let lost: u64 = end.socket.drain(..).map(|parcel| parcel.payload()).sum();
+        self.lost += lost;
+        self.flying -= lost;
+        was
+    }
+
+    /// Puts a message into the socket.
+    pub fn send(&mut self, way: Way, message: Message) {
+        self.push(way, Parcel::Message(message));
+    }
+
+    /// A block to be sent as soon as the socket has room for it.
+    pub fn upload(&mut self, way: Way, request: Request, flip: u64) {
+        self.end_mut(way).waiting.push_back((request, flip));
+    }
+
+    /// Moves one waiting block into the socket, if there is room: its length.
+    pub fn fill_socket(&mut self, way: Way) -> Option<u32> {
+        let most = self.socket_buffer;
+        let end = self.end_mut(way);
+        let (request, flip) = *end.waiting.front()?;
+        if !end.open || (end.socket_bytes > 0 && end.socket_bytes + u64::from(request.length) > most) {
+            return None;
+        }
+        end.waiting.pop_front();
+        let header = PieceHeader { piece: request.piece, begin: request.begin, length: request.length };
+        self.sent += u64::from(request.length);
+        self.flying += u64::from(request.length);
+        self.push(way, Parcel::Block(header, flip));
+        Some(request.length)
+    }
+
+    fn push(&mut self, way: Way, parcel: Parcel) {
+        let end = self.end_mut(way);
+        if !end.open {
+            return;
+        }
+        if end.socket.is_empty() {
+            let node = end.node;
+            self.lines[node.0].turn.push_back(way);
+        }
+        let end = self.end_mut(way);
+        end.socket_bytes += parcel.size();
+        end.socket.push_back(parcel);
+    }
+
+    /// Takes the next parcel of a node's uplink if it is idle: the way, the parcel, and how long it occupies the uplink.
+    pub fn next_up(&mut self, node: NodeIndex) -> Option<(Way, Parcel, Duration)> {
+        let line = self.lines.get_mut(node.0)?;
+        if line.sending {
+            return None;
+        }
+        while let Some(way) = self.lines[node.0].turn.pop_front() {
+            let end = self.end_mut(way);
+            let Some(parcel) = end.socket.pop_front() else {
+                continue;
+            };
+            end.socket_bytes -= parcel.size();
+            if !end.socket.is_empty() {
+                self.lines[node.0].turn.push_back(way);
+            }
+            let line = &mut self.lines[node.0];
+            line.sending = true;
+            let time = time(parcel.size(), line.access.up);
+            return Some((way, parcel, time));
+        }
+        None
+    }
+
+    /// The parcel that [`next_up`](Self::next_up) gave has left.
+    pub fn up_done(&mut self, node: NodeIndex) {
+        self.lines[node.0].sending = false;
+    }
+
+    /// When a parcel that reaches a node's downlink at this moment is read.
+    pub fn arrive(&mut self, node: NodeIndex, parcel: &Parcel, now: Instant) -> Instant {
+        let line = &mut self.lines[node.0];
+        line.down_free = line.down_free.max(now) + time(parcel.size(), line.access.down);
+        line.down_free
+    }
+
+    /// A parcel is read, or thrown away because the connection has ended.
+    pub fn landed(&mut self, parcel: &Parcel, read: bool) {
+        self.flying -= parcel.payload();
+        if read {
+            self.delivered += parcel.payload();
+        } else {
+            self.lost += parcel.payload();
+        }
+    }
+}
+
+fn time(bytes: u64, rate: u64) -> Duration {
+    Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate.max(1))
+}

@@ -1,0 +1,738 @@
+//! The simulated world: owns nodes, net and trackers, and carries out what the cores ask for, event by event.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use obt_swarm::{
+    Action, AnnounceRequest, CloseReason, Config, Content, Direction, Event, LocalAddresses, PeerKey, Start, Swarm,
+    TrackerIndex, TrackerUrl,
+};
+use obt_wire::metainfo::Metainfo;
+use obt_wire::peer::{Handshake, Message, Reserved};
+use obt_wire::{Bitfield, Block, PeerId, PieceIndex};
+
+use crate::disk::Disk;
+use crate::invariants::{Check, INVARIANTS};
+use crate::net::{ConnIndex, Net, Parcel, Way};
+use crate::node::{Conduct, Link, Node, NodeIndex, Spec};
+use crate::torrent::Torrent;
+use crate::trace::Trace;
+use crate::tracker::{Announcer, Tracker};
+
+/// A dialled host that does not answer at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Way to a tracker.
+const TRACKER_LATENCY: Duration = Duration::from_millis(10);
+/// Timeouts in a row at one moment after which a core is said to spin.
+const SPINS: u32 = 1_000;
+
+/// What a world is made of.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Everything that is random comes from it.
+    pub seed: u64,
+    /// What is shared.
+    pub torrent: Torrent,
+    /// How many trackers there are, each in a tier of its own.
+    pub trackers: usize,
+    /// What a socket holds to send, bytes.
+    pub socket_buffer: u64,
+    /// Buffers of each node, blocks.
+    pub block_budget: u32,
+    /// A node's state is checked once in so many of the world's events.
+    pub check_every: u64,
+}
+
+impl Setup {
+    /// A world with one tracker around `torrent`.
+    #[must_use]
+    pub fn new(seed: u64, torrent: Torrent) -> Self {
+        Self { seed, torrent, trackers: 1, socket_buffer: 64 << 10, block_budget: 4_096, check_every: 61 }
+    }
+}
+
+/// Something that is done to the world.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fault {
+    /// A node joins.
+    Join(Spec),
+    /// Its process dies: connections are reset.
+    Kill(NodeIndex),
+    /// Its cable is pulled: nobody is told anything.
+    Vanish(NodeIndex),
+    /// It is asked to stop.
+    Leave(NodeIndex),
+    /// All connections between the two are reset.
+    Reset(NodeIndex, NodeIndex),
+    /// A tracker does not answer any more.
+    TrackerDown(usize),
+    /// It does again.
+    TrackerUp(usize),
+}
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// The world's seed.
+    pub seed: u64,
+    /// Time since the beginning.
+    pub at: Duration,
+    /// Which one, and how.
+    pub what: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SIM_SEED={} at {:?}: {}", self.seed, self.at, self.what)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// The seed in the environment variable `SIM_SEED`, else `default`.
+#[must_use]
+pub fn seed_of_run(default: u64) -> u64 {
+    std::env::var("SIM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(default)
+}
+
+#[derive(Debug)]
+enum Happening {
+    /// A node's shell has something to tell.
+    Told(NodeIndex, Event),
+    /// A node's core wants to be woken.
+    Wake(NodeIndex, Instant),
+    /// A handshake reaches the one that was dialled.
+    Dialled {
+        from: NodeIndex,
+        addr: SocketAddr,
+    },
+    /// The answer to it reaches the one that dialled.
+    Answered {
+        conn: ConnIndex,
+        addr: SocketAddr,
+    },
+    /// The end that sends on this way learns that the connection is gone.
+    Gone(Way),
+    /// An uplink is free.
+    UpFree(NodeIndex),
+    /// A parcel reaches a downlink.
+    Arrived(Way, Parcel),
+    /// A parcel is read from the socket.
+    Read(Way, Parcel),
+    /// An announce reaches a tracker.
+    Announced(NodeIndex, TrackerIndex, AnnounceRequest),
+    Fault(Fault),
+}
+
+#[derive(Debug)]
+struct Queued {
+    at: Instant,
+    number: u64,
+    happening: Happening,
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Queued {}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// See the module.
+pub struct World {
+    setup: Setup,
+    start: Instant,
+    now: Instant,
+    queue: BinaryHeap<Reverse<Queued>>,
+    numbers: u64,
+    keys: u64,
+    events: u64,
+    /// The machines.
+    pub nodes: Vec<Node>,
+    /// What is between them.
+    pub net: Net,
+    trackers: Vec<Tracker>,
+    by_addr: BTreeMap<SocketAddr, NodeIndex>,
+    /// Nodes that went without saying good-bye.
+    sudden_deaths: usize,
+    rng: fastrand::Rng,
+    trace: Trace,
+}
+
+type Checked = Result<(), String>;
+
+impl World {
+    /// An empty world.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "one moment to count virtual time from; no decision depends on it")]
+    pub fn new(setup: Setup) -> Self {
+        let start = Instant::now();
+        let mut rng = fastrand::Rng::with_seed(setup.seed);
+        Self {
+            start,
+            now: start,
+            queue: BinaryHeap::new(),
+            numbers: 0,
+            keys: 0,
+            events: 0,
+            nodes: Vec::new(),
+            net: Net::new(setup.socket_buffer),
+            trackers: (0..setup.trackers).map(|_| Tracker::new(rng.u64(..), start)).collect(),
+            by_addr: BTreeMap::new(),
+            sudden_deaths: 0,
+            rng,
+            trace: Trace::default(),
+            setup,
+        }
+    }
+
+    /// The moment.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Time since the beginning.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// The fingerprint of all that was done so far.
+    #[must_use]
+    pub fn trace_hash(&self) -> u64 {
+        self.trace.hash()
+    }
+
+    /// What is shared.
+    #[must_use]
+    pub fn torrent(&self) -> &Torrent {
+        &self.setup.torrent
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// One of the nodes.
+    #[must_use]
+    pub fn node(&self, node: NodeIndex) -> &Node {
+        &self.nodes[node.0]
+    }
+
+    /// All nodes.
+    pub fn indices(&self) -> impl Iterator<Item = NodeIndex> + use<> {
+        (0..self.nodes.len()).map(NodeIndex)
+    }
+
+    /// The nodes whose process runs.
+    pub fn alive(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
+        self.indices().zip(&self.nodes).filter(|(_, node)| node.alive)
+    }
+
+    /// What the trackers that answer count: complete and incomplete peers. None where they cannot know, because nodes
+    /// died without telling them.
+    pub fn tracker_counts(&mut self) -> Option<Vec<(u32, u32)>> {
+        let hash = self.setup.torrent.metainfo.info.hashes.primary();
+        let now = self.now;
+        let up = self.trackers.iter_mut().filter(|tracker| !tracker.down);
+        let counts = up.map(|tracker| tracker.stats(&hash, now)).map(|stats| (stats.seeds, stats.leechers)).collect();
+        (self.sudden_deaths == 0).then_some(counts)
+    }
+
+    fn broken(&self, what: String) -> Broken {
+        Broken { seed: self.setup.seed, at: self.elapsed(), what }
+    }
+
+    // Time.
+
+    /// Lets something happen `after` this moment.
+    pub fn later(&mut self, after: Duration, fault: Fault) {
+        self.push(self.now + after, Happening::Fault(fault));
+    }
+
+    /// Lets something happen now.
+    ///
+    /// # Errors
+    /// Where it breaks an invariant.
+    pub fn apply(&mut self, fault: Fault) -> Result<(), Broken> {
+        self.fault(fault).map_err(|what| self.broken(what))
+    }
+
+    /// A node joins now.
+    ///
+    /// # Errors
+    /// Where its first actions break an invariant.
+    pub fn join(&mut self, spec: Spec) -> Result<NodeIndex, Broken> {
+        self.enter(spec).map_err(|what| self.broken(what))
+    }
+
+    fn push(&mut self, at: Instant, happening: Happening) {
+        self.numbers += 1;
+        self.queue.push(Reverse(Queued { at, number: self.numbers, happening }));
+    }
+
+    /// Runs for `limit`, or until `done`; whether `done` came true.
+    ///
+    /// # Errors
+    /// The first invariant that does not hold.
+    pub fn run(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> Result<bool, Broken> {
+        let end = self.now + limit;
+        while !done(self) {
+            match self.queue.pop() {
+                Some(Reverse(queued)) if queued.at <= end => {
+                    self.now = self.now.max(queued.at);
+                    self.events += 1;
+                    self.happen(queued.happening).map_err(|what| self.broken(what))?;
+                }
+                next => {
+                    self.queue.extend(next);
+                    self.now = end;
+                    return Ok(done(self));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Checks what must hold when all is quiet, and the state of every node.
+    ///
+    /// # Errors
+    /// The first invariant that does not hold.
+    pub fn check_end(&mut self) -> Result<(), Broken> {
+        for index in self.indices() {
+            self.check_node(index).map_err(|what| self.broken(what))?;
+        }
+        for invariant in INVARIANTS {
+            if let Check::End(check) = invariant.check {
+                check(self).map_err(|what| self.broken(format!("{}: {what}", invariant.name)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_node(&self, node: NodeIndex) -> Checked {
+        for invariant in INVARIANTS {
+            if let Check::Node(check) = invariant.check {
+                check(self, &self.nodes[node.0]).map_err(|what| format!("{}: {node:?}: {what}", invariant.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    // What happens.
+
+    fn happen(&mut self, happening: Happening) -> Checked {
+        match happening {
+            Happening::Told(node, event) => {
+                if self.nodes[node.0].alive {
+                    self.nodes[node.0].disk.finished(&event);
+                }
+                self.tell(node, event, None)
+            }
+            Happening::Wake(node, at) => self.wake(node, at),
+            Happening::Dialled { from, addr } => self.dialled(from, addr),
+            Happening::Answered { conn, addr } => self.answered(conn, addr),
+            Happening::Gone(way) => self.gone(way),
+            Happening::UpFree(node) => {
+                self.net.up_done(node);
+                self.pump(node);
+                Ok(())
+            }
+            Happening::Arrived(way, parcel) => {
+                let at = self.net.arrive(self.net.end(way.back()).node, &parcel, self.now);
+                self.push(at, Happening::Read(way, parcel));
+                Ok(())
+            }
+            Happening::Read(way, parcel) => self.read(way, parcel),
+            Happening::Announced(node, tracker, request) => {
+                self.announced(node, tracker, &request);
+                Ok(())
+            }
+            Happening::Fault(fault) => self.fault(fault),
+        }
+    }
+
+    fn fault(&mut self, fault: Fault) -> Checked {
+        match fault {
+            Fault::Join(spec) => self.enter(spec).map(|_| ()),
+            Fault::Kill(node) => self.die(node, true),
+            Fault::Vanish(node) => self.die(node, false),
+            Fault::Leave(node) => self.tell(node, Event::Stopping, None),
+            Fault::Reset(one, other) => self.reset(one, other),
+            Fault::TrackerDown(tracker) => {
+                self.trackers[tracker].down = true;
+                Ok(())
+            }
+            Fault::TrackerUp(tracker) => {
+                self.trackers[tracker].down = false;
+                Ok(())
+            }
+        }
+    }
+
+    fn enter(&mut self, spec: Spec) -> Result<NodeIndex, String> {
+        let index = NodeIndex(self.nodes.len());
+        let pieces = self.setup.torrent.geometry().pieces();
+        let have = spec.have.unwrap_or_else(|| Bitfield::full(pieces));
+        let number = u16::try_from(index.0 + 1).map_err(|_| "too many nodes".to_owned())?;
+        let [high, low] = number.to_be_bytes();
+        let addr = SocketAddr::from(([10, 1, high, low], 6_881));
+        let mut id = [b'n'; 20];
+        id[18..].copy_from_slice(&[high, low]);
+        let config = Config {
+            peer_id: PeerId(id),
+            listen_port: Some(addr.port()),
+            client: "obt sim".into(),
+            connections: 200,
+            half_open: 50,
+            download_rate: None,
+            upload_rate: spec.upload_rate,
+            block_budget: self.setup.block_budget,
+            trackers: (0..self.setup.trackers).map(tracker_url).collect(),
+            local_addresses: LocalAddresses::Allowed,
+        };
+        let complete = have.is_full();
+        let start = if spec.magnet {
+            Start::Hashes(self.setup.torrent.metainfo.info.hashes)
+        } else {
+            Start::Content(content(&self.setup.torrent, have.clone()))
+        };
+        self.net.add_node(spec.access, self.now);
+        self.by_addr.insert(addr, index);
+        self.nodes.push(Node {
+            swarm: Swarm::new(config, start, self.rng.u64(..), self.now),
+            disk: Disk::new(spec.disk, have, self.now),
+            conduct: spec.conduct,
+            addr,
+            id: PeerId(id),
+            alive: true,
+            links: BTreeMap::new(),
+            closed: Vec::new(),
+            completed_at: complete.then_some(self.now),
+            wake: None,
+            spins: 0,
+        });
+        self.act(index, None)?;
+        Ok(index)
+    }
+
+    fn die(&mut self, node: NodeIndex, told: bool) -> Checked {
+        self.nodes[node.0].alive = false;
+        self.sudden_deaths += 1;
+        let links = std::mem::take(&mut self.nodes[node.0].links);
+        for link in links.into_values() {
+            self.net.close(link.way);
+            if told {
+                self.push(self.now + self.net.latency(node, link.to), Happening::Gone(link.way.back()));
+            }
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, one: NodeIndex, other: NodeIndex) -> Checked {
+        let ways: Vec<Way> =
+            self.nodes[one.0].links.values().filter(|link| link.to == other).map(|link| link.way).collect();
+        for way in ways {
+            self.gone(way)?;
+            self.gone(way.back())?;
+        }
+        Ok(())
+    }
+
+    // Cores.
+
+    fn tell(&mut self, node: NodeIndex, event: Event, block: Option<(Block, u64)>) -> Checked {
+        if !self.nodes[node.0].alive {
+            return Ok(());
+        }
+        self.nodes[node.0].spins = 0;
+        self.nodes[node.0].swarm.handle_event(event, self.now);
+        self.act(node, block)
+    }
+
+    fn wake(&mut self, node: NodeIndex, at: Instant) -> Checked {
+        let this = &mut self.nodes[node.0];
+        if this.wake != Some(at) || !this.alive {
+            return Ok(());
+        }
+        this.wake = None;
+        if this.swarm.poll_timeout().is_some_and(|(due, _)| due <= self.now) {
+            this.swarm.handle_timeout(self.now);
+            this.spins += 1;
+            if this.spins > SPINS {
+                return Err(format!("{node:?} spins on {:?}", this.swarm.poll_timeout().map(|(_, why)| why)));
+            }
+        }
+        self.act(node, None)
+    }
+
+    fn act(&mut self, node: NodeIndex, block: Option<(Block, u64)>) -> Checked {
+        while let Some(action) = self.nodes[node.0].swarm.poll_action() {
+            self.trace.action(self.elapsed(), node.0, &action);
+            for invariant in INVARIANTS {
+                if let Check::Action(check) = invariant.check {
+                    check(self, node, &action).map_err(|what| format!("{}: {node:?}: {what}", invariant.name))?;
+                }
+            }
+            self.perform(node, action, block)?;
+        }
+        if self.events.is_multiple_of(self.setup.check_every) {
+            self.check_node(node)?;
+        }
+        let this = &mut self.nodes[node.0];
+        if let Some((due, _)) = this.swarm.poll_timeout() {
+            let at = due.max(self.now);
+            if at > self.now {
+                this.spins = 0;
+            }
+            if this.wake.is_none_or(|wake| wake > at) {
+                this.wake = Some(at);
+                self.push(at, Happening::Wake(node, at));
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, node: NodeIndex, action: Action, block: Option<(Block, u64)>) -> Checked {
+        let this = &mut self.nodes[node.0];
+        match action {
+            Action::Connect { addr } => self.dial(node, addr),
+            Action::Close { peer, reason } => self.close(node, peer, reason),
+            Action::Send { peer, message } => self.send(node, peer, message),
+            Action::Upload { peer, request } => {
+                let flip = match this.conduct {
+                    Conduct::Stalls => return Ok(()),
+                    Conduct::Lies(share) if self.rng.f64() < share => self.rng.u64(1..),
+                    _ => 0,
+                };
+                if let Some(way) = this.links.get(&peer).map(|link| link.way) {
+                    self.net.upload(way, request, flip);
+                    self.feed(way);
+                }
+            }
+            Action::Accept { block: accepted } => match block {
+                Some((block, flip)) if block == accepted => this.disk.accept(block, flip)?,
+                _ => return Err(format!("{accepted:?} is accepted, and {block:?} came")),
+            },
+            Action::Verify { piece, digests } => {
+                let (at, event) = this.disk.verify(piece, digests, &self.setup.torrent, &mut self.rng, self.now)?;
+                self.push(at, Happening::Told(node, event));
+            }
+            Action::Spill { piece } => this.disk.spill(piece),
+            Action::Forget { piece } => this.disk.forget(piece),
+            Action::Announce { tracker, request } => {
+                self.push(self.now + TRACKER_LATENCY, Happening::Announced(node, tracker, request));
+            }
+            Action::MetadataReady { info } => {
+                if info != self.setup.torrent.metainfo.info.bytes {
+                    return Err("metadata of another torrent".into());
+                }
+                let none = Bitfield::empty(self.setup.torrent.geometry().pieces());
+                let mut content = content(&self.setup.torrent, none);
+                content.metainfo = Metainfo::new(self.setup.torrent.metainfo.info.clone()).into();
+                self.push(self.now, Happening::Told(node, Event::ContentReady(content)));
+            }
+            Action::Completed => this.completed_at = Some(self.now),
+            Action::Stopped => this.alive = false,
+            Action::PieceLayerReady { .. } => {}
+            Action::Inconsistent { piece } => return Err(format!("{piece:?} is said to be inconsistent")),
+        }
+        Ok(())
+    }
+
+    // Connections.
+
+    fn dial(&mut self, node: NodeIndex, addr: SocketAddr) {
+        // A round trip for TCP, and the way of the handshake.
+        let trips = self.by_addr.get(&addr).map_or(Duration::from_millis(50), |to| 3 * self.net.latency(node, *to));
+        self.push(self.now + trips, Happening::Dialled { from: node, addr });
+    }
+
+    fn dialled(&mut self, from: NodeIndex, addr: SocketAddr) -> Checked {
+        let Some(to) = self.by_addr.get(&addr).copied().filter(|to| self.nodes[to.0].alive) else {
+            self.push(self.now + CONNECT_TIMEOUT, Happening::Told(from, Event::ConnectFailed { addr }));
+            return Ok(());
+        };
+        if !self.nodes[from.0].alive {
+            return Ok(());
+        }
+        self.keys += 2;
+        let (theirs, ours) = (PeerKey(self.keys - 1), PeerKey(self.keys));
+        let conn = self.net.connect((from, theirs), (to, ours));
+        self.push(self.now + self.net.latency(to, from), Happening::Answered { conn, addr });
+        let way = Way { conn, from: 1 };
+        let port = u16::try_from(40_000 + self.keys % 20_000).unwrap_or(u16::MAX);
+        let source = SocketAddr::new(self.nodes[from.0].addr.ip(), port);
+        self.connected(way, source, Direction::Incoming)
+    }
+
+    fn answered(&mut self, conn: ConnIndex, addr: SocketAddr) -> Checked {
+        let way = Way { conn, from: 0 };
+        if !self.nodes[self.net.end(way).node.0].alive {
+            self.net.close(way);
+            let to = self.net.end(way.back()).node;
+            self.push(self.now + self.net.latency(self.net.end(way).node, to), Happening::Gone(way.back()));
+            return Ok(());
+        }
+        self.connected(way, addr, Direction::Outgoing)
+    }
+
+    fn connected(&mut self, way: Way, addr: SocketAddr, direction: Direction) -> Checked {
+        let (node, key) = (self.net.end(way).node, self.net.end(way).key);
+        let to = self.net.end(way.back()).node;
+        let info = &self.setup.torrent.metainfo.info;
+        let v2 = info.hashes.v2.is_some();
+        let handshake = Handshake {
+            reserved: Reserved { extensions: true, fast: true, dht: false, v2 },
+            info_hash: info.hashes.primary(),
+            peer_id: self.nodes[to.0].id,
+        };
+        let link = Link {
+            way,
+            to,
+            choked_by: true,
+            choking: true,
+            allowed_fast: Default::default(),
+            told: Bitfield::empty(self.setup.torrent.geometry().pieces()),
+        };
+        self.nodes[node.0].links.insert(key, link);
+        self.tell(node, Event::Connected { peer: key, addr, direction, handshake, v2 }, None)
+    }
+
+    fn close(&mut self, node: NodeIndex, peer: PeerKey, reason: CloseReason) {
+        if let Some(link) = self.nodes[node.0].links.remove(&peer) {
+            self.nodes[node.0].closed.push((link.to, reason));
+            self.net.close(link.way);
+            self.push(self.now + self.net.latency(node, link.to), Happening::Gone(link.way.back()));
+        }
+        self.push(self.now, Happening::Told(node, Event::Disconnected { peer }));
+    }
+
+    /// The end that sends on `way` learns that the connection is gone.
+    fn gone(&mut self, way: Way) -> Checked {
+        if !self.net.close(way) {
+            return Ok(());
+        }
+        let (node, peer) = (self.net.end(way).node, self.net.end(way).key);
+        self.nodes[node.0].links.remove(&peer);
+        self.tell(node, Event::Disconnected { peer }, None)
+    }
+
+    // Bytes.
+
+    fn send(&mut self, node: NodeIndex, peer: PeerKey, message: Message) {
+        let Some(link) = self.nodes[node.0].links.get_mut(&peer) else {
+            return;
+        };
+        match message {
+            Message::Choke => link.choking = true,
+            Message::Unchoke => link.choking = false,
+            _ => {}
+        }
+        let way = link.way;
+        self.net.send(way, message);
+        self.pump(node);
+    }
+
+    /// Moves waiting blocks into the socket, as far as it has room.
+    fn feed(&mut self, way: Way) {
+        let (node, peer) = (self.net.end(way).node, self.net.end(way).key);
+        while let Some(bytes) = self.net.fill_socket(way) {
+            self.push(self.now, Happening::Told(node, Event::Uploaded { peer, bytes }));
+        }
+        self.pump(node);
+    }
+
+    /// Sends the next parcel, if the uplink is idle.
+    fn pump(&mut self, node: NodeIndex) {
+        let Some((way, parcel, time)) = self.net.next_up(node) else {
+            return;
+        };
+        let left = self.now + time;
+        let to = self.net.end(way.back()).node;
+        self.push(left, Happening::UpFree(node));
+        self.push(left + self.net.latency(node, to), Happening::Arrived(way, parcel));
+        self.feed(way);
+    }
+
+    fn read(&mut self, way: Way, parcel: Parcel) -> Checked {
+        let (node, peer) = (self.net.end(way.back()).node, self.net.end(way.back()).key);
+        let open = self.net.end(way.back()).open && self.nodes[node.0].alive;
+        self.net.landed(&parcel, open);
+        if !open {
+            return Ok(());
+        }
+        match parcel {
+            Parcel::Message(message) => {
+                self.note(node, peer, &message);
+                self.tell(node, Event::Message { peer, message }, None)
+            }
+            Parcel::Block(header, flip) => {
+                let block = self.setup.torrent.geometry().block(header.piece, header.begin, header.length);
+                self.tell(node, Event::Block { peer, header }, block.map(|block| (block, flip)))
+            }
+        }
+    }
+
+    /// Notes what a message says to the node that reads it.
+    fn note(&mut self, node: NodeIndex, peer: PeerKey, message: &Message) {
+        let Some(link) = self.nodes[node.0].links.get_mut(&peer) else {
+            return;
+        };
+        match message {
+            Message::Choke => link.choked_by = true,
+            Message::Unchoke => link.choked_by = false,
+            Message::AllowedFast(piece) => _ = link.allowed_fast.insert(*piece),
+            Message::Have(piece) => _ = link.told.set(PieceIndex(*piece)),
+            Message::HaveAll => link.told = Bitfield::full(link.told.len()),
+            Message::Bitfield(bits) => {
+                if let Some(told) = Bitfield::from_wire(bits, link.told.len()) {
+                    link.told = told;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn announced(&mut self, node: NodeIndex, tracker: TrackerIndex, request: &AnnounceRequest) {
+        let announcer = Announcer {
+            hash: self.setup.torrent.metainfo.info.hashes.primary(),
+            peer_id: self.nodes[node.0].id,
+            addr: self.nodes[node.0].addr,
+        };
+        let result = match self.trackers.get_mut(tracker.0 as usize) {
+            Some(tracker) => tracker.announce(&announcer, request, self.now),
+            None => Err("no such tracker".into()),
+        };
+        let event = Event::Announced { tracker, result };
+        self.push(self.now + TRACKER_LATENCY, Happening::Told(node, event));
+    }
+}
+
+fn tracker_url(number: usize) -> TrackerUrl {
+    TrackerUrl { url: format!("http://tracker{number}/announce"), tier: u32::try_from(number).unwrap_or(u32::MAX) }
+}
+
+fn content(torrent: &Torrent, have: Bitfield) -> Content {
+    let wanted = Bitfield::full(have.len());
+    Content { metainfo: torrent.metainfo.clone(), have, wanted }
+}
