@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use obt_catalogue::{Entry, NameArgument, Resolved};
-use obt_wire::metainfo::{File, Metainfo};
+use obt_wire::metainfo::{File, FileKind, Metainfo};
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -145,9 +145,18 @@ fn below<'a>(metainfo: &'a Metainfo, inner: &str) -> Option<Place<'a>> {
 /// What lies at a path that begins with the torrent's name, as clients of a web seed ask (BEP 19); people leave the
 /// name out.
 fn below_seed_url<'a>(metainfo: &'a Metainfo, path: &str) -> Option<Place<'a>> {
-    let name = &metainfo.info.name;
-    let inside = path.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('/'));
-    inside.and_then(|inside| below(metainfo, inside)).or_else(|| below(metainfo, path))
+    let name = metainfo.info.name.as_str();
+    let inside = path.strip_prefix(name).and_then(|rest| rest.strip_prefix('/'));
+    let found = inside.and_then(|inside| below(metainfo, inside).or_else(|| pad(metainfo, inside)));
+    found.or_else(|| below(metainfo, path))
+}
+
+/// The pad that is called after its length: clients that know nothing of pads ask for them like for any file (BEP 47).
+fn pad<'a>(metainfo: &'a Metainfo, inside: &str) -> Option<Place<'a>> {
+    let size: u64 = inside.strip_prefix(".pad/")?.parse().ok()?;
+    let mut files = metainfo.info.files.iter().enumerate();
+    let found = files.find(|(_, file)| file.kind == FileKind::Pad && file.size == size);
+    found.map(|(number, file)| Place::File(number, file))
 }
 
 /// A file that was found.
@@ -180,7 +189,11 @@ impl Served<'_> {
         let content_range = (status == StatusCode::PARTIAL_CONTENT)
             .then(|| format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1)));
         let length = range.end - range.start;
-        let body = if *method == Method::HEAD || length == 0 { Body::empty() } else { self.body(range).await? };
+        let body = match self.file.kind {
+            _ if *method == Method::HEAD || length == 0 => Body::empty(),
+            FileKind::Pad => Body::from_stream(zeros(length)),
+            FileKind::Data => self.body(range).await?,
+        };
         let name = self.file.path.last().map_or("", String::as_str);
         let mut response = (status, body).into_response();
         let mut put = |header, value: String| {
@@ -238,6 +251,17 @@ impl Served<'_> {
             None => Err(unavailable(&FileUnavailable::Failed)),
         }
     }
+}
+
+/// What a pad is made of.
+fn zeros(length: u64) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    const ZEROS: &[u8] = &[0; 16 << 10];
+    let parts = futures_util::stream::unfold(length, |left| async move {
+        let part = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
+        let part = Bytes::from_static(ZEROS.get(..part)?);
+        (!part.is_empty()).then_some((part.clone(), left - part.len() as u64))
+    });
+    parts.map(Ok)
 }
 
 /// The parts of a body, none of which may be too long in coming.

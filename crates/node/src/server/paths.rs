@@ -24,19 +24,26 @@ pub(super) fn argument(raw: &str) -> Result<NameArgument, NameError> {
     {
         return NameArgument::split(&decoded(base)?, selector);
     }
-    NameArgument::split(&decoded(raw)?, Selector::Newest)
+    let whole = decoded(raw)?;
+    // No name ends like a hash, so an escaped @ before one is that of a client which escapes more than it must.
+    if let Some((base, hash)) = whole.strip_suffix('/').unwrap_or(&whole).rsplit_once('@')
+        && let Some(selector @ Selector::Hash(_)) = Selector::parse(hash)
+    {
+        return NameArgument::split(base, selector);
+    }
+    NameArgument::split(&whole, Selector::Newest)
 }
 
 /// A name with a whole info-hash, and the path inside it: the form of a web seed, to which clients append the
 /// torrent's name and a file's path (BEP 19).
 pub(super) fn pinned(raw: &str) -> Result<Option<(NameArgument, String)>, NameError> {
-    for (at, _) in raw.match_indices('@') {
-        let (base, rest) = raw.split_at(at);
-        let Some((hash, inner)) = rest[1..].split_once('/') else {
+    let signs = raw.match_indices('@').chain(raw.match_indices("%40"));
+    for (at, sign) in signs {
+        let Some((hash, inner)) = raw[at + sign.len()..].split_once('/') else {
             continue;
         };
         if let Some(prefix) = HashPrefix::parse(hash).filter(|_| WHOLE_HASHES.contains(&hash.len())) {
-            let argument = NameArgument::split(&decoded(base)?, Selector::Hash(prefix))?;
+            let argument = NameArgument::split(&decoded(&raw[..at])?, Selector::Hash(prefix))?;
             return Ok(Some((argument, decoded(inner)?)));
         }
     }
@@ -69,6 +76,7 @@ mod tests {
         assert_eq!(read("a@2%403"), pair("a@2@3", ""));
         assert_eq!(read("user@home"), pair("user@home", ""));
         assert_eq!(read("a@0123456789ab"), pair("a", "@0123456789ab"));
+        assert_eq!(read("a%400123456789ab"), pair("a", "@0123456789ab"));
         assert_eq!(read("a/"), pair("a", ""));
         assert_eq!(read("%e6%97%a5"), pair("日", ""));
     }
@@ -89,6 +97,7 @@ mod tests {
             (argument.base(), argument.selector.to_string(), inner.as_str()),
             ("a/b", format!("@{hash}"), "b/c d")
         );
+        assert_eq!(pinned(&format!("a/b%40{hash}/b/c%20d")).unwrap().unwrap().1, "b/c d");
         assert_eq!(pinned(&format!("a/b@{hash}")), Ok(None));
         assert_eq!(pinned("a@abcdefabcdef/b"), Ok(None));
     }

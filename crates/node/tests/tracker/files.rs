@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use obt_node::server::{FileRequest, FileSource, FileStream, FileUnavailable, Opening};
-use obt_wire::metainfo::Metainfo;
+use obt_wire::metainfo::{Draft, FileKind, Metainfo, Version};
+use obt_wire::{Sha1Hash, Sha256Hash};
 
 use super::support::{Tracker, file, folder, hybrid};
 
@@ -152,6 +153,27 @@ async fn what_nobody_has_is_said_before_the_answer_begins() {
     let refused = tracker.get("/files/a").await;
     assert_eq!(refused.error(), (503, "unavailable".to_owned()));
     assert!(refused.text().contains("nobody has it"));
+}
+
+#[tokio::test]
+async fn a_web_seed_serves_the_pads_of_a_hybrid_to_clients_that_ask_for_them() {
+    let files = vec![(vec!["a".to_owned()], 5), (vec!["b".to_owned()], 5)];
+    let draft = Draft::folder("d", files, 65_536, Version::Hybrid).unwrap();
+    let pieces = vec![Sha1Hash([1; 20]); usize::try_from(draft.geometry().pieces()).unwrap()];
+    let torrent = draft.finish(&pieces, vec![vec![Sha256Hash([1; 32])], vec![Sha256Hash([2; 32])]]).unwrap();
+    let pads: Vec<u64> =
+        torrent.info.files.iter().filter(|file| file.kind == FileKind::Pad).map(|file| file.size).collect();
+    assert_eq!(pads, [65_531, 65_531]);
+    let (tracker, source) = serving("d", &torrent).await;
+    let path = format!("/files/d@{}/d/.pad/65531", torrent.info.hashes.v2.unwrap());
+    let whole = tracker.get(&path).await;
+    assert_eq!((whole.status, whole.body.len()), (200, 65_531));
+    assert!(whole.body.iter().all(|byte| *byte == 0));
+    let part = tracker.send("GET", &path, &[("Range", "bytes=65530-")], b"").await;
+    assert_eq!((part.status, part.body), (206, vec![0]));
+    assert!(source.opened.lock().unwrap().is_empty());
+    assert_eq!(tracker.get("/files/d/.pad/65531").await.status, 404, "people see no pads");
+    assert_eq!(tracker.get(&path.replace("65531", "65530")).await.status, 404);
 }
 
 /// Hands out parts for as long as somebody takes them.
