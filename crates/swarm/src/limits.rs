@@ -51,7 +51,8 @@ pub const STOPPING: Duration = Duration::from_secs(3);
 pub const BLOCK_BUDGET: usize = 4_096;
 /// Peers asked for one block at a time in the endgame: two may both be stalling, the third is then honest enough.
 pub const REQUESTERS_PER_BLOCK: usize = 3;
-/// Pieces looked at in order of rarity before a peer with few of them is served from its own list instead.
+/// Pieces looked at in order of rarity before a peer that lacks them is served from its own list instead, and pieces of
+/// that list looked at.
 pub const RARITY_STEPS: usize = 256;
 /// Pieces at a reader's position whose blocks are asked for twice where the first peer is slow.
 pub const URGENT_PIECES: u32 = 2;
@@ -168,3 +169,5 @@ pub const GOOD_PER_STRIKE: u64 = 300;
 pub const FROM_ADDRESSES: usize = 1_000;
 /// Times its size that one connection may take of a torrent before everybody else comes first (HOSTILE W13, W26).
 pub const GREEDY: u64 = 2;
+/// Times that the budget may keep a peer from being asked between two looks at what could be spilled.
+pub const STARVED_FILLS: u32 = 64;

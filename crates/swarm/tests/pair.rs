@@ -393,6 +393,16 @@ fn a_small_budget_of_blocks_slows_and_never_hangs() {
 }
 
 #[test]
+fn a_torrent_of_one_piece_larger_than_the_budget_is_fetched() {
+    let mut world = World::new();
+    let torrent = torrent(256, 256, Version::V1);
+    world.seed(&torrent);
+    let content = Content { metainfo: torrent.clone().into(), have: Bitfield::empty(1), wanted: Bitfield::full(1) };
+    let leecher = world.add(Start::Content(content), |config| config.block_budget = 16);
+    assert!(world.run(secs(10), |world| world.is_complete(leecher)));
+}
+
+#[test]
 fn stopping_says_good_bye_to_trackers_and_peers_and_ends() {
     let mut world = World::new();
     let torrent = torrent(400, 4, Version::V1);

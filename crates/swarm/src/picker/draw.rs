@@ -50,7 +50,7 @@ pub(super) fn draw(picker: &mut Picker, asker: &Asker<'_>, want: usize, out: &mu
         picker.draw_suspect(&mut draw);
     }
     if draw.left > 0 && picker.is_endgame() {
-        picker.draw_again(0..picker.geometry.pieces(), 1, &mut draw);
+        picker.draw_again(0..picker.geometry.pieces(), 2, &mut draw);
     }
 }
 
@@ -143,7 +143,7 @@ impl Picker {
                 continue;
             };
             draw.fresh.steps += 1;
-            if draw.fresh.steps == RARITY_STEPS && self.has_few_of_the_waiting(draw.has) {
+            if draw.fresh.steps == RARITY_STEPS {
                 draw.fresh.done = true;
                 self.draw_gathered(draw);
             } else if !bit(draw.has, piece) || self.shuns(piece, draw.peer) {
@@ -162,16 +162,20 @@ impl Picker {
         Cursor { bucket: usize::from(counted), ..Cursor::default() }
     }
 
-    fn has_few_of_the_waiting(&self, has: &Bitfield) -> bool {
-        self.free.count_common(has) as usize * 8 < self.rarity.waiting()
-    }
-
-    /// The same, for a peer that has few of the pieces that wait: looks at all that it has, not at all that wait.
+    /// The same, for a peer that lacks the rarest ones: the rarest of some that it has. Looks at what it has, from anywhere,
+    /// not at all that wait; of a peer that has few it looks at all.
     fn draw_gathered(&mut self, draw: &mut Draw<'_, '_>) {
-        let mut candidates = Vec::new();
-        for piece in self.free.common_in(draw.has, 0..self.geometry.pieces()) {
+        let pieces = self.geometry.pieces();
+        let first = self.rng.u32(..pieces.max(1));
+        let most = RARITY_STEPS.max(draw.left);
+        let mut candidates = Vec::with_capacity(most);
+        let common = self.free.common_in(draw.has, first..pieces).chain(self.free.common_in(draw.has, 0..first));
+        for piece in common {
             if self.rarity.is_waiting(piece) && !self.shuns(piece, draw.peer) {
                 candidates.push((self.rarity.availability(piece), self.rng.u32(..), piece));
+            }
+            if candidates.len() == most {
+                break;
             }
         }
         // Each piece has a block at least, so no more than this many are needed.
@@ -202,9 +206,9 @@ impl Picker {
 
     /// Blocks that others owe, the slowest peers' last ones first, if this peer will be `factor` times as fast.
     fn draw_again(&mut self, pieces: std::ops::Range<u32>, factor: u64, draw: &mut Draw<'_, '_>) {
-        if draw.left == 0 {
+        let Some(own) = self.cost_to_beat(draw.peer, factor).filter(|_| draw.left > 0) else {
             return;
-        }
+        };
         let mut candidates = Vec::new();
         for (piece, open) in self.open.range(pieces) {
             if open.requested == 0 || open.alone.is_some() || !bit(draw.has, piece) {
@@ -213,6 +217,7 @@ impl Picker {
             for (index, state) in (0..).zip(&open.blocks) {
                 if let BlockState::Requested(first) = state
                     && let Some(cost) = self.cost_elsewhere(open, index, *first, draw.peer)
+                    && cost > own
                 {
                     candidates.push((Reverse(cost), Reverse(piece), Reverse(index)));
                 }
@@ -230,10 +235,19 @@ impl Picker {
                 return;
             }
             peer.outstanding += 1;
-            self.open.change(piece, |open| open.again.push((index, draw.peer)));
+            self.open.change(piece, |open| open.again.insert((index, draw.peer)));
             draw.out.push(Block { piece: PieceIndex(piece), index });
             draw.left -= 1;
         }
+    }
+
+    /// How long others have to take for a block that `peer` could send in a `factor`th of the time; None where nobody does.
+    /// Looks at peers, not at blocks, since it is asked after every block of the endgame.
+    fn cost_to_beat(&self, peer: PeerKey, factor: u64) -> Option<u64> {
+        let asker = self.peers.get(&peer)?;
+        let own = if asker.outstanding == 0 { 0 } else { asker.cost().saturating_mul(factor) };
+        let mut others = self.peers.iter().filter(|(other, known)| **other != peer && known.outstanding > 0);
+        others.any(|(_, known)| known.cost() > own).then_some(own)
     }
 
     /// When the fastest of those who owe this block may send it; None if `peer` is one of them or they are enough.
@@ -241,8 +255,10 @@ impl Picker {
         if first == peer || open.requesters(index) >= self.config.requesters || open.again.contains(&(index, peer)) {
             return None;
         }
-        let again = open.again.iter().filter(|(block, _)| *block == index).map(|(_, peer)| *peer);
-        again.chain([first]).map(|owes| self.peers.get(&owes).map_or(u64::MAX, super::Peer::cost)).min()
+        open.also_asked(index)
+            .chain([first])
+            .map(|owes| self.peers.get(&owes).map_or(u64::MAX, super::Peer::cost))
+            .min()
     }
 
     /// Whether `peer` had a part in `piece` when it failed.

@@ -477,6 +477,12 @@ impl Picker {
 
     // Memory.
 
+    /// Whether the budget keeps peers from being asked for what they have.
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        self.starved
+    }
+
     /// A piece whose received blocks should leave the buffers for the partial file, because the budget holds peers up
     /// and this piece does not get on, or because it is larger than the budget. The owner answers with [`spilled`](Self::spilled).
     #[must_use]

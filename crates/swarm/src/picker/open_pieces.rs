@@ -26,7 +26,7 @@ pub(super) struct OpenPiece {
     pub(super) requested: u32,
     pub(super) received: u32,
     /// Second and further requests of a block: `(block, peer)`.
-    pub(super) again: Vec<(u32, PeerKey)>,
+    pub(super) again: BTreeSet<(u32, PeerKey)>,
     first_missing: u32,
     /// Its received blocks are in the partial file, not in buffers.
     pub(super) spilled: bool,
@@ -62,9 +62,14 @@ impl OpenPiece {
     /// How many peers are asked for `block`.
     pub(super) fn requesters(&self, block: u32) -> usize {
         match self.blocks.get(block as usize) {
-            Some(BlockState::Requested(_)) => 1 + self.again.iter().filter(|(at, _)| *at == block).count(),
+            Some(BlockState::Requested(_)) => 1 + self.also_asked(block).count(),
             _ => 0,
         }
+    }
+
+    /// Who is asked for `block` beside the first.
+    pub(super) fn also_asked(&self, block: u32) -> impl Iterator<Item = PeerKey> + '_ {
+        self.again.range((block, PeerKey(0))..=(block, PeerKey(u64::MAX))).map(|(_, peer)| *peer)
     }
 
     pub(super) fn is_requested_of(&self, block: u32, peer: PeerKey) -> bool {
@@ -73,16 +78,17 @@ impl OpenPiece {
 
     /// Takes back the request of `block` to `peer`; true if there was one.
     pub(super) fn release(&mut self, block: u32, peer: PeerKey) -> bool {
-        if let Some(at) = self.again.iter().position(|request| *request == (block, peer)) {
-            self.again.remove(at);
+        if self.again.remove(&(block, peer)) {
             return true;
         }
+        let next = self.also_asked(block).next();
         let Some(state) = self.blocks.get_mut(block as usize).filter(|state| **state == BlockState::Requested(peer))
         else {
             return false;
         };
-        if let Some(at) = self.again.iter().position(|(again, _)| *again == block) {
-            *state = BlockState::Requested(self.again.remove(at).1);
+        if let Some(next) = next {
+            *state = BlockState::Requested(next);
+            self.again.remove(&(block, next));
             return true;
         }
         *state = BlockState::Missing;
@@ -107,12 +113,11 @@ impl OpenPiece {
         }
         *state = BlockState::Received(peer);
         self.received += 1;
-        self.again.retain(|(again, peer)| {
-            if *again == block {
-                asked.push(*peer);
-            }
-            *again != block
-        });
+        let first = asked.len();
+        asked.extend(self.also_asked(block));
+        for other in asked.iter().skip(first) {
+            self.again.remove(&(block, *other));
+        }
     }
 
     /// Who sent each block, in order; of a piece that is not full, of the blocks that are here.
@@ -135,12 +140,12 @@ impl OpenPiece {
         if skipped.into_iter().any(|state| *state == BlockState::Missing) {
             return Err(format!("a missing block before {}", self.first_missing));
         }
-        for (at, (block, peer)) in self.again.iter().enumerate() {
+        for (block, peer) in &self.again {
             let first = self.blocks.get(*block as usize);
             let Some(BlockState::Requested(first)) = first else {
                 return Err(format!("block {block} is asked for again in state {first:?}"));
             };
-            if first == peer || self.again[..at].contains(&(*block, *peer)) {
+            if first == peer {
                 return Err(format!("block {block} is asked for twice of {peer:?}"));
             }
         }

@@ -10,7 +10,7 @@ use obt_wire::{BLOCK_SIZE, Block, PieceIndex, Sha256Hash};
 use super::Swarm;
 use crate::action::{Action, CloseReason};
 use crate::event::{PeerKey, Verdict};
-use crate::limits::{ASK_AGAIN, FROM_ADDRESSES};
+use crate::limits::{ASK_AGAIN, FROM_ADDRESSES, STARVED_FILLS};
 use crate::picker::{Asker, Received, Trust};
 use crate::pipeline::Arrival;
 use crate::session::{Offence, Session};
@@ -22,6 +22,7 @@ impl Swarm {
 
     /// Asks a peer for as many blocks as it should owe, if it serves us.
     pub(super) fn fill(&mut self, peer: PeerKey, now: Instant) {
+        self.picked.clear();
         if self.paused || self.phase != Phase::Downloading {
             return;
         }
@@ -33,6 +34,7 @@ impl Swarm {
         }
         let room = session.pipeline.room();
         if room == 0 {
+            session.hungry = false;
             return;
         }
         let mut peek = self.download;
@@ -45,7 +47,6 @@ impl Swarm {
             only: session.choking.then_some(session.allowed_fast.as_slice()),
             trust: session.trust,
         };
-        self.picked.clear();
         torrent.picker.pick(&asker, granted, &mut self.picked);
         self.download.take(self.picked.len() as u64 * block, now);
         if granted < room && self.picked.len() == granted {
@@ -53,7 +54,11 @@ impl Swarm {
             self.due.rate = self.due.rate.into_iter().chain(next).min();
         }
         session.hungry = self.picked.len() < room;
-        self.chores.short |= self.picked.len() < granted;
+        if self.picked.len() < granted {
+            self.starved_fills += u32::from(torrent.picker.is_starved());
+            // A look at all open pieces each time would cost more than the blocks themselves.
+            self.chores.spill |= session.pipeline.outstanding() == 0 || self.starved_fills >= STARVED_FILLS;
+        }
         for block in &self.picked {
             session.pipeline.sent(*block, now);
             let message = Message::Request(request_for(torrent, *block));
@@ -65,12 +70,19 @@ impl Swarm {
         }
     }
 
-    /// Asks those that could be asked for more than there was.
+    /// Asks those that could be asked for more than there was, each time beginning where the last time ended.
     pub(super) fn refill(&mut self, now: Instant) {
-        let hungry: Vec<PeerKey> =
-            self.sessions.values().filter(|session| session.hungry).map(|session| session.key).collect();
-        for peer in hungry {
+        let hungry = |(peer, session): (&PeerKey, &Session)| session.hungry.then_some(*peer);
+        let last = self.refilled;
+        let mut turn: Vec<PeerKey> = self.sessions.range(last..).filter_map(hungry).collect();
+        turn.extend(self.sessions.range(..last).filter_map(hungry));
+        for peer in turn {
+            self.refilled = peer;
             self.fill(peer, now);
+            // The budget is spent: nobody else gets more.
+            if self.picked.is_empty() && self.torrent.as_ref().is_some_and(|torrent| torrent.picker.is_starved()) {
+                return;
+            }
         }
     }
 
@@ -87,6 +99,7 @@ impl Swarm {
         let Some(torrent) = &mut self.torrent else {
             return;
         };
+        self.starved_fills = 0;
         let mut spilled = false;
         while let Some(piece) = torrent.picker.spill_candidate() {
             torrent.picker.spilled(piece);
@@ -263,7 +276,6 @@ impl Swarm {
             Verdict::Bad => self.piece_bad(piece, digests, now),
             Verdict::Inconsistent => self.inconsistent(piece, now),
         }
-        self.chores.refill = true;
     }
 
     fn piece_good(&mut self, piece: PieceIndex, digests: &[[u8; 32]], now: Instant) {
@@ -272,6 +284,7 @@ impl Swarm {
         };
         let senders = torrent.picker.senders(piece);
         let wanted = torrent.wanted.has(piece);
+        self.chores.refill |= torrent.picker.is_starved();
         torrent.picker.verified(piece);
         torrent.have.set(piece);
         self.fetched = true;
@@ -336,6 +349,7 @@ impl Swarm {
             return;
         };
         self.wasted += u64::from(torrent.geometry().piece_size(piece));
+        self.chores.refill = true;
         let senders = torrent.picker.failed(piece);
         let guilty = torrent.blame.failed(piece.0, &senders, digests);
         if guilty.is_none() && torrent.blame.is_suspect(piece.0) {

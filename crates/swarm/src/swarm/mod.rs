@@ -132,7 +132,11 @@ pub struct Swarm {
     due: Due,
     chores: Chores,
     actions: VecDeque<Action>,
-    /// Reused from pick to pick.
+    /// Whom the last refill ended with.
+    refilled: PeerKey,
+    /// Times since the last look at what could be spilled that the budget kept a peer from being asked.
+    starved_fills: u32,
+    /// What the last pick chose; reused.
     picked: Vec<Block>,
     rng: Rng,
 }
@@ -157,8 +161,8 @@ struct Due {
 struct Chores {
     /// Blocks or budget are free: ask those that could have been asked for more.
     refill: bool,
-    /// A peer could have been asked for more: spilling may help.
-    short: bool,
+    /// The budget holds peers up: spilling may help.
+    spill: bool,
     /// Peers came or went.
     connect: bool,
     /// Metadata or hashes are to be asked for.
@@ -195,6 +199,8 @@ impl Swarm {
             due: Due::default(),
             chores: Chores::default(),
             actions: VecDeque::new(),
+            refilled: PeerKey(0),
+            starved_fills: 0,
             picked: Vec::new(),
             rng,
             config,
@@ -319,7 +325,7 @@ impl Swarm {
         if std::mem::take(&mut self.chores.refill) {
             self.refill(now);
         }
-        if std::mem::take(&mut self.chores.short) {
+        if std::mem::take(&mut self.chores.spill) {
             self.spill(now);
         }
         if std::mem::take(&mut self.chores.ask) {
@@ -459,6 +465,7 @@ impl Swarm {
             self.make_room(now);
         }
         self.chores.refill = true;
+        self.chores.spill = true;
         self.due.tick = match (self.sessions.is_empty(), busy) {
             (true, _) => None,
             (false, true) => Some(now + TICK),
