@@ -11,6 +11,8 @@ use rustix::io::Errno;
 pub struct Room {
     /// Bytes that this user may still write.
     pub free: u64,
+    /// It is memory, not a disk.
+    pub in_memory: bool,
 }
 
 /// The room on the file system of `file`.
@@ -18,8 +20,20 @@ pub struct Room {
 /// # Errors
 /// Of the system.
 pub fn room(file: impl AsFd) -> io::Result<Room> {
-    let stat = rustix::fs::fstatvfs(file)?;
-    Ok(Room { free: stat.f_bavail.saturating_mul(stat.f_frsize) })
+    let stat = rustix::fs::fstatvfs(&file)?;
+    Ok(Room { free: stat.f_bavail.saturating_mul(stat.f_frsize), in_memory: is_in_memory(&file) })
+}
+
+#[cfg(target_os = "linux")]
+fn is_in_memory(file: impl AsFd) -> bool {
+    /// `TMPFS_MAGIC` of `linux/magic.h`.
+    const TMPFS: u64 = 0x0102_1994;
+    rustix::fs::fstatfs(file).is_ok_and(|stat| u64::try_from(stat.f_type).is_ok_and(|kind| kind == TMPFS))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_in_memory(_file: impl AsFd) -> bool {
+    false
 }
 
 /// Reserves the first `length` bytes of a file on its disk, and makes it this long. False where the file system cannot.
