@@ -176,8 +176,9 @@ fn begin(disk: &Disk, target: &Target, done: UnboundedSender<Done>) -> Result<Be
     let data = data(disk, &plan.metainfo, &target.layout, base, renamed, target.wanted.clone(), done, Mode::Write);
     let stamps = find_all(&data.files, &target.layout)?;
     let size: u64 = target.files.iter().filter_map(|file| target.layout.file(*file)).map(|file| file.size).sum();
-    let room = obt_sys::room(partial.anchor()).map_or(0, |room| room.free);
-    data.files.set_preallocate(size <= PREALLOCATE_UP_TO && room / 2 > size);
+    // Memory would only be filled with zeros first.
+    let plenty = obt_sys::room(partial.anchor()).is_ok_and(|room| room.free / 2 > size && !room.in_memory);
+    data.files.set_preallocate(plenty && size <= PREALLOCATE_UP_TO);
     let record = partial.journal(&target.layout);
     Ok(Begun { data, stamps, record, partial })
 }

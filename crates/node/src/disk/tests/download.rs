@@ -262,3 +262,25 @@ async fn finishing_too_early_says_how_much_is_missing_and_can_be_tried_again() {
     download.send_all(&content, [2, 3]).await;
     content.assert_at(&download.store.finish().await.unwrap());
 }
+
+#[tokio::test]
+async fn f40_more_files_than_may_be_open_are_written_read_and_resumed() {
+    let disk = Disk::start(2);
+    let names: Vec<String> = (0..600).map(|number| format!("{}/{number:03}", number % 7)).collect();
+    let files: Vec<(&str, usize)> = names.iter().map(|name| (name.as_str(), 10)).collect();
+    let content = Content::folder(Version::V2, &files);
+    let folder = tempfile::tempdir().unwrap();
+    let mut download = open(&disk, plan(&folder, &content)).await.unwrap();
+    download.send_all(&content, 0..400).await;
+    download.store.flush().await;
+    drop(download);
+    let mut download = open_unlocked(&disk, &folder, &content).await;
+    assert_eq!(download.have.count(), 400);
+    download.send_all(&content, 400..600).await;
+    content.all().for_each(|piece| download.read(&content, piece).unwrap());
+    let descriptors = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let open = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    let open = open.filter(|path| path.starts_with(folder.path())).count();
+    assert!(open < 300, "{open} descriptors");
+    content.assert_at(&download.store.finish().await.unwrap());
+}
