@@ -17,7 +17,7 @@ use tokio::time::sleep_until;
 use super::outbox::Outlook;
 use super::reader::{self, ReadError, Reader};
 use super::stream::PeerStream;
-use super::upload::{self, Warm, WriteError, Writer};
+use super::upload::{self, Stretch, WriteError, Writer};
 use super::{Command, Item, Outbox, Report, Shared};
 use crate::limits::{PROGRESS, TURN, WRITE_STALL};
 
@@ -56,7 +56,7 @@ pub(crate) struct Connection {
     /// Since when the peer has taken nothing of what is to be written.
     stalled: Option<Instant>,
     /// A read from disk for the writer.
-    warming: Option<Pin<Box<dyn Future<Output = io::Result<Warm>> + Send>>>,
+    warming: Option<Pin<Box<dyn Future<Output = io::Result<Stretch>> + Send>>>,
     /// The place among all connections of the process.
     _place: OwnedSemaphorePermit,
 }
@@ -196,8 +196,8 @@ impl Connection {
     /// Waits for the socket, the torrent, a buffer, or the disk.
     async fn rest(&mut self, read: reader::Turn, written: upload::Turn) -> Result<(), Ended> {
         let full = matches!(written, upload::Turn::Full);
-        if let upload::Turn::Cold(warm) = written {
-            self.warming = Some(Box::pin(read_cold(Arc::clone(&self.shared.cold_reads), warm)));
+        if let upload::Turn::Cold(stretch) = written {
+            self.warming = Some(Box::pin(read_cold(Arc::clone(&self.shared.cold_reads), stretch)));
         }
         let starved = read == reader::Turn::Starved;
         let interest = match (starved, full) {
@@ -225,9 +225,9 @@ impl Connection {
 }
 
 /// Brings a stretch of a file into memory on a thread that may wait, when its turn among such reads has come.
-async fn read_cold(reads: Arc<Semaphore>, warm: Warm) -> io::Result<Warm> {
+async fn read_cold(reads: Arc<Semaphore>, stretch: Stretch) -> io::Result<Stretch> {
     let _turn = reads.acquire().await.map_err(io::Error::other)?;
-    tokio::task::spawn_blocking(move || warm.run()).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(move || stretch.read()).await.map_err(io::Error::other)?
 }
 
 /// What the future gives, if there is one; else it never comes.

@@ -54,15 +54,6 @@ impl PeerStream {
         Ok(Self { tcp })
     }
 
-    /// Has the kernel hold back the last packet of what is written until it is full, or not any more, which sends it.
-    /// Says whether it does.
-    pub(super) fn set_corked(&self, corked: bool) -> bool {
-        #[cfg(target_os = "linux")]
-        return rustix::net::sockopt::set_tcp_cork(&self.tcp, corked).is_ok() && corked;
-        #[cfg(not(target_os = "linux"))]
-        return false;
-    }
-
     /// Waits until the socket can do one of `interest`.
     pub(super) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         self.tcp.ready(interest).await

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use obt_wire::peer::{PieceHeader, Request};
@@ -20,8 +21,11 @@ use super::{Command, Item};
 use crate::disk::{Store, StoreError, UploadPlan, UploadSlice};
 use crate::limits::{READ_BLOCKS, TURN, WRITE_QUEUE_BYTES};
 
-/// Bytes that one read from a cold disk brings into memory: sixteen blocks, a stretch that a disk reads as fast as one.
-const WARM: u64 = 256 << 10;
+/// Bytes that are brought into memory, or looked for there, at once: sixteen blocks, a stretch that a disk reads as fast
+/// as one.
+const STRETCH: u64 = 256 << 10;
+/// How long a stretch that was in memory is taken to be there still.
+const FRESH: Duration = Duration::from_secs(1);
 /// Blocks written before others on the thread get their turn.
 const BLOCKS_A_TURN: usize = TURN * READ_BLOCKS;
 
@@ -48,21 +52,28 @@ pub(super) enum Turn {
     Full,
     /// Nothing is left to write.
     Done,
-    /// The next block is not in memory: [`Warm::run`] brings it there, and [`Writer::warmed`] is told.
-    Cold(Warm),
+    /// The next block is not in memory: [`Stretch::read`] brings it there, and [`Writer::warmed`] is told.
+    Cold(Stretch),
 }
 
-/// A read from disk that would block.
+/// A part of a file that has to be in memory, or is.
 #[derive(Debug)]
-pub(super) struct Warm {
+pub(super) struct Stretch {
     file: Arc<File>,
     from: u64,
     to: u64,
+    seen: Instant,
 }
 
-impl Warm {
-    /// Reads the stretch, so that it is in the page cache. Blocks.
-    pub(super) fn run(self) -> io::Result<Self> {
+impl Stretch {
+    /// The bytes of a block, and those after it that are read along.
+    fn of_block(file: &Arc<File>, from: u64, end: u64) -> Self {
+        let to = end.max(from.saturating_add(STRETCH));
+        Self { file: Arc::clone(file), from, to, seen: Instant::now() }
+    }
+
+    /// Reads it, so that it is in the page cache. Blocks.
+    pub(super) fn read(self) -> io::Result<Self> {
         let mut scratch = vec![0; BLOCK_SIZE as usize];
         let mut at = self.from;
         while at < self.to {
@@ -73,11 +84,11 @@ impl Warm {
                 Err(error) => return Err(error),
             }
         }
-        Ok(self)
+        Ok(Self { seen: Instant::now(), ..self })
     }
 
-    fn covers(&self, file: &Arc<File>, from: u64, to: u64) -> bool {
-        Arc::ptr_eq(&self.file, file) && self.from <= from && to <= self.to
+    fn covers(&self, file: &Arc<File>, from: u64, end: u64) -> bool {
+        Arc::ptr_eq(&self.file, file) && self.from <= from && end <= self.to && self.seen.elapsed() < FRESH
     }
 }
 
@@ -108,12 +119,8 @@ pub(super) struct Writer {
     /// What the `Out::Bytes` of the queue stand for, in order.
     bytes: BytesMut,
     sending: Option<Sending>,
-    /// The stretch that was read from disk last.
-    warm: Option<Warm>,
-    /// Blocks in `queue` and `sending`.
-    blocks: usize,
-    /// The kernel gathers full packets until told otherwise.
-    corked: bool,
+    /// A stretch that was in memory a moment ago: its blocks need not be looked for one by one.
+    warm: Option<Stretch>,
 }
 
 impl Writer {
@@ -131,10 +138,7 @@ impl Writer {
                 message.encode(&mut self.bytes);
                 self.gathered(self.bytes.len() - before);
             }
-            Command::Upload(request) => {
-                self.blocks += 1;
-                self.queue.push_back(Out::Block(request));
-            }
+            Command::Upload(request) => self.queue.push_back(Out::Block(request)),
         }
     }
 
@@ -156,7 +160,7 @@ impl Writer {
     }
 
     /// What a [`Turn::Cold`] asked for is done.
-    pub(super) fn warmed(&mut self, warm: io::Result<Warm>, items: &mut Vec<Item>) {
+    pub(super) fn warmed(&mut self, warm: io::Result<Stretch>, items: &mut Vec<Item>) {
         let error = match warm {
             Ok(warm) => {
                 self.warm = Some(warm);
@@ -166,7 +170,6 @@ impl Writer {
         };
         tracing::warn!(%error, "cannot read a block to send it");
         if let Some(sending) = self.sending.take_if(|sending| sending.header_sent == 0) {
-            self.blocks -= 1;
             items.push(Item::UploadFailed(PieceIndex(sending.request.piece)));
         }
     }
@@ -178,15 +181,8 @@ impl Writer {
         store: Option<&Store>,
         items: &mut Vec<Item>,
     ) -> Result<Turn, WriteError> {
-        if self.blocks > 1 && !self.corked {
-            // Blocks that follow each other fill packets together; each alone would be sent as it is.
-            self.corked = stream.set_corked(true);
-        }
         for _ in 0..BLOCKS_A_TURN {
             if let Some(turn) = self.step(stream, store, items)? {
-                if matches!(turn, Turn::Done | Turn::Cold(_)) && std::mem::take(&mut self.corked) {
-                    stream.set_corked(false);
-                }
                 return Ok(turn);
             }
         }
@@ -201,15 +197,14 @@ impl Writer {
         items: &mut Vec<Item>,
     ) -> Result<Option<Turn>, WriteError> {
         if let Some(sending) = &mut self.sending {
-            if let Some(warm) = sending.cold(self.warm.as_ref())? {
-                return Ok(Some(Turn::Cold(warm)));
+            if let Some(cold) = sending.cold(&mut self.warm) {
+                return Ok(Some(Turn::Cold(cold)));
             }
             if !sending.send(stream)? {
                 return Ok(Some(Turn::Full));
             }
             items.push(Item::Uploaded(sending.request.length));
             self.sending = None;
-            self.blocks -= 1;
             return Ok(None);
         }
         match self.queue.front_mut() {
@@ -234,7 +229,6 @@ impl Writer {
                 match store.map(|store| store.upload(&request)) {
                     Some(Ok(plan)) => self.sending = Some(Sending::new(request, plan)),
                     failed => {
-                        self.blocks -= 1;
                         give_up(&request, failed.and_then(Result::err));
                         items.push(Item::UploadFailed(PieceIndex(request.piece)));
                     }
@@ -258,24 +252,30 @@ impl Sending {
         Self { request, header, header_sent: 0, plan, slice: 0, slice_sent: 0 }
     }
 
-    /// The read that has to be done before the block can be sent without blocking on the disk. Looks only before the
-    /// first byte is sent: the kernel keeps what it has just shown to be there for longer than a block takes.
-    fn cold(&self, warm: Option<&Warm>) -> Result<Option<Warm>, WriteError> {
+    /// What has to be read before the block can be sent without waiting for the disk. Looks only before the first byte
+    /// is sent: until then the block can be given up.
+    fn cold(&self, warm: &mut Option<Stretch>) -> Option<Stretch> {
         if self.header_sent > 0 {
-            return Ok(None);
+            return None;
         }
         for slice in self.plan.slices() {
             let UploadSlice::File { file, offset, length } = slice else {
                 continue;
             };
             let end = offset.saturating_add(u64::from(*length));
-            let known = warm.is_some_and(|warm| warm.covers(file, *offset, end));
-            if !known && *length > 0 && !resident(file, end - 1) {
-                let to = end.max(offset.saturating_add(WARM));
-                return Ok(Some(Warm { file: Arc::clone(file), from: *offset, to }));
+            if *length == 0 || warm.as_ref().is_some_and(|warm| warm.covers(file, *offset, end)) {
+                continue;
+            }
+            let stretch = Stretch::of_block(file, *offset, end);
+            if !is_resident(file, end - 1) {
+                return Some(stretch);
+            }
+            // Readahead brings pages in order: where both ends are here, so is what lies between.
+            if is_resident(file, stretch.to - 1) {
+                *warm = Some(stretch);
             }
         }
-        Ok(None)
+        None
     }
 
     /// Whether the block is whole in the hands of the kernel.
@@ -334,10 +334,9 @@ fn copy_slice(stream: &PeerStream, file: &File, offset: u64, length: usize) -> R
     }
 }
 
-/// Whether the byte at `offset` can be read without waiting for a disk. Readahead brings pages in order, so the last
-/// byte of a block speaks for the block.
+/// Whether the byte at `offset` can be read without waiting for a disk; so can what lies past the end.
 #[cfg(target_os = "linux")]
-fn resident(file: &File, offset: u64) -> bool {
+fn is_resident(file: &File, offset: u64) -> bool {
     let mut byte = [0];
     let flags = rustix::io::ReadWriteFlags::NOWAIT;
     rustix::io::preadv2(file, &mut [io::IoSliceMut::new(&mut byte)], offset, flags).is_ok()
@@ -345,6 +344,6 @@ fn resident(file: &File, offset: u64) -> bool {
 
 /// Elsewhere nobody can tell.
 #[cfg(not(target_os = "linux"))]
-fn resident(_: &File, _: u64) -> bool {
+fn is_resident(_: &File, _: u64) -> bool {
     false
 }
