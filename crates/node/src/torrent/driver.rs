@@ -144,6 +144,7 @@ impl Driver {
         }
         this.act();
         this.feed(Event::PeersFound { source: PeerSource::User, addrs: add.peers });
+        this.publish();
         this
     }
 
@@ -479,12 +480,11 @@ impl Driver {
         let pieces = content.metainfo.info.geometry.pieces();
         self.ends.shared.bitfield_bytes.store(pieces.div_ceil(8) as usize, Ordering::Relaxed);
         let _ = self.ends.shared.store.set(store.clone());
+        self.ends.readers.begin(store.clone(), content.have.clone());
         self.store = Some(store);
         self.metainfo = Some(Arc::clone(&content.metainfo));
         self.path = path;
-        let missing = content.wanted.has_more_than(&content.have);
-        self.ends.readers.begin(content.have);
-        if !missing {
+        if !content.wanted.has_more_than(&content.have) {
             self.complete();
         }
     }

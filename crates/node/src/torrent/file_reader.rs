@@ -12,7 +12,6 @@ use obt_wire::peer::Request;
 
 use super::error::{ReadError, TorrentError};
 use super::handle::TorrentHandle;
-use crate::disk::Store;
 use crate::limits::{READ_AHEAD, READ_STEP};
 
 /// Bytes of a file, in order, each as soon as it is verified. Pieces ahead of it are fetched before others; dropping
@@ -21,7 +20,6 @@ use crate::limits::{READ_AHEAD, READ_STEP};
 pub struct FileReader {
     torrent: TorrentHandle,
     metainfo: Arc<Metainfo>,
-    store: Store,
     id: u64,
     /// Position and end in the torrent's piece space, bytes.
     at: u64,
@@ -38,7 +36,6 @@ impl FileReader {
     pub(super) fn new(
         torrent: TorrentHandle,
         metainfo: Arc<Metainfo>,
-        store: Store,
         file: usize,
         range: Range<u64>,
     ) -> Result<Self, ReadError> {
@@ -48,7 +45,7 @@ impl FileReader {
         }
         let (at, end) = (found.offset + range.start, found.offset + range.end);
         let id = torrent.readers().enter().ok_or(ReadError::Busy)?;
-        Ok(Self { torrent, metainfo, store, id, at, end })
+        Ok(Self { torrent, metainfo, id, at, end })
     }
 
     /// The next bytes, up to 256 KiB; None at the end.
@@ -62,7 +59,7 @@ impl FileReader {
                 return Err(self.torrent.why_ended().into());
             }
             let request = self.request(piece);
-            let store = self.store.clone();
+            let store = self.torrent.readers().store().ok_or_else(|| self.torrent.why_ended())?;
             let read = tokio::task::spawn_blocking(move || {
                 let mut bytes = vec![0; request.length as usize];
                 store.read_blocking(&request, &mut bytes).map(|()| Bytes::from(bytes))

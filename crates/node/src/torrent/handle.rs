@@ -15,7 +15,6 @@ use super::file_reader::FileReader;
 use super::order::Order;
 use super::readers::Readers;
 use crate::disk::Store;
-use crate::net::Shared;
 use crate::rates::Rates;
 
 /// A download that has its final name.
@@ -53,7 +52,6 @@ pub struct TorrentHandle {
     pub(super) stats: watch::Receiver<Arc<TorrentStats>>,
     pub(super) outcome: watch::Receiver<Outcome>,
     pub(super) readers: Arc<Readers>,
-    pub(super) shared: Arc<Shared>,
 }
 
 impl TorrentHandle {
@@ -75,12 +73,9 @@ impl TorrentHandle {
     /// Why it will never be.
     pub async fn ready(&self) -> Result<(Arc<Metainfo>, Store), TorrentError> {
         let mut stats = self.stats.clone();
-        let known = stats.wait_for(|stats| stats.metainfo.is_some() && self.shared.store.get().is_some()).await;
+        let known = stats.wait_for(|stats| stats.metainfo.is_some()).await;
         let metainfo = known.ok().and_then(|stats| stats.metainfo.clone());
-        match (metainfo, self.shared.store.get()) {
-            (Some(metainfo), Some(store)) => Ok((metainfo, store.clone())),
-            _ => Err(self.why_ended()),
-        }
+        metainfo.zip(self.readers.store()).ok_or_else(|| self.why_ended())
     }
 
     /// Waits until all that is wanted is here under its final name; at once for data that was there.
@@ -118,8 +113,8 @@ impl TorrentHandle {
     /// # Errors
     /// Where there is no such stretch, or it will never be there.
     pub async fn read(&self, file: usize, range: Range<u64>) -> Result<FileReader, ReadError> {
-        let (metainfo, store) = self.ready().await?;
-        FileReader::new(self.clone(), metainfo, store, file, range)
+        let (metainfo, _) = self.ready().await?;
+        FileReader::new(self.clone(), metainfo, file, range)
     }
 
     /// Whether the torrent's task has ended.

@@ -10,6 +10,7 @@ use obt_swarm::ReadRange;
 use obt_wire::{Bitfield, PieceIndex};
 use tokio::sync::{Notify, oneshot};
 
+use crate::disk::Store;
 use crate::limits::READERS;
 
 /// The readers of one torrent.
@@ -26,7 +27,10 @@ struct State {
     windows: BTreeMap<u64, ReadRange>,
     /// Who waits for a piece.
     waiting: BTreeMap<PieceIndex, Vec<oneshot::Sender<()>>>,
-    /// Pieces that can be read; empty until the content is known.
+    /// Where they are read from, from when the content is known until the torrent ends. Nobody else keeps it for longer:
+    /// while it lives, no other process can go on with the download.
+    store: Option<Store>,
+    /// Pieces that can be read.
     have: Bitfield,
     /// Nothing more comes.
     ended: bool,
@@ -92,14 +96,16 @@ impl Readers {
         self.state().windows.values().filter(|window| window.first < window.end).copied().collect()
     }
 
+    /// Where to read from; None before the content is known, and after the torrent has ended.
+    pub(super) fn store(&self) -> Option<Store> {
+        self.state().store.clone()
+    }
+
     /// The content is known, and these pieces of it can be read.
-    pub(super) fn begin(&self, have: Bitfield) {
+    pub(super) fn begin(&self, store: Store, have: Bitfield) {
         let mut state = self.state();
-        let arrived: Vec<PieceIndex> = state.waiting.keys().copied().filter(|piece| have.has(*piece)).collect();
-        state.have = have;
-        for piece in arrived {
-            state.wake(piece);
-        }
+        state.store = Some(store);
+        state.add(have);
     }
 
     /// A piece can be read.
@@ -118,11 +124,20 @@ impl Readers {
     pub(super) fn end(&self) {
         let mut state = self.state();
         state.ended = true;
+        state.store = None;
         state.waiting.clear();
     }
 }
 
 impl State {
+    fn add(&mut self, have: Bitfield) {
+        let arrived: Vec<PieceIndex> = self.waiting.keys().copied().filter(|piece| have.has(*piece)).collect();
+        self.have = have;
+        for piece in arrived {
+            self.wake(piece);
+        }
+    }
+
     fn wake(&mut self, piece: PieceIndex) {
         for waiter in self.waiting.remove(&piece).unwrap_or_default() {
             let _ = waiter.send(());
@@ -137,7 +152,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_for_a_piece_is_told_when_it_comes_or_never_will() {
         let readers = Readers::default();
-        readers.begin(Bitfield::empty(4));
+        readers.state().add(Bitfield::empty(4));
         let first = readers.wait(PieceIndex(1));
         let second = readers.wait(PieceIndex(2));
         let all = async {

@@ -46,7 +46,6 @@ pub(crate) fn start(
         stats: stats_seen,
         outcome: outcome_seen,
         readers: Arc::clone(&readers),
-        shared: Arc::clone(&shared),
     };
     let ends = Ends { to_self, stats, readers, shared };
     (handle, run(context, add, rates, ends, orders, outcome))

@@ -9,59 +9,51 @@ use std::time::Duration;
 use fastrand::Rng;
 use obt_node::config::{NodeConfig, PeerListen, PeerPort};
 use obt_node::disk::{DownloadPlan, OnExisting, Selection};
+use obt_node::hash::{MakeOptions, Watch, make};
 use obt_node::node::Node;
 use obt_node::torrent::{AddTorrent, Afterwards, Finished, Place, Source, TorrentHandle};
 use obt_swarm::LocalAddresses;
-use obt_wire::Sha1Hash;
-use obt_wire::metainfo::{Draft, FileKind, Metainfo, Version};
-use sha1::{Digest, Sha1};
+use obt_wire::metainfo::{Metainfo, Version};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 /// What any test may take: far more than it does, so that a busy machine fails none.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A torrent whose bytes are in memory and in a folder.
+/// A torrent and the data that it was made from.
 pub(crate) struct Item {
     _dir: TempDir,
     /// The file, or the folder.
     pub(crate) root: PathBuf,
     pub(crate) metainfo: Arc<Metainfo>,
-    /// The pieces end to end.
-    pub(crate) bytes: Vec<u8>,
 }
 
 impl Item {
-    /// A file of random bytes.
+    /// A file of random bytes, as a hybrid.
     pub(crate) fn file(name: &str, size: usize, piece_length: u32) -> Self {
-        let draft = Draft::file(name, size as u64, piece_length, Version::V1).unwrap();
-        Self::finish(draft, name)
+        Self::make(name, &[("", size)], piece_length, Version::Hybrid)
     }
 
-    /// A folder of files with random bytes.
-    pub(crate) fn folder(name: &str, files: &[(&str, usize)], piece_length: u32) -> Self {
-        let files = files.iter().map(|(path, size)| (path.split('/').map(str::to_owned).collect(), *size as u64));
-        let draft = Draft::folder(name, files.collect::<Vec<_>>(), piece_length, Version::V1).unwrap();
-        Self::finish(draft, name)
-    }
-
-    fn finish(draft: Draft, name: &str) -> Self {
-        let mut random = Rng::with_seed(7);
-        let length = draft.geometry().wire_bytes();
-        let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length as usize).collect();
-        let piece_length = draft.geometry().piece_length() as usize;
-        let pieces: Vec<Sha1Hash> =
-            bytes.chunks(piece_length).map(|piece| Sha1Hash(Sha1::digest(piece).into())).collect();
-        let metainfo = draft.finish(&pieces, Vec::new()).unwrap();
+    /// Files with random bytes below a folder, or one called "" that stands for itself.
+    pub(crate) fn make(name: &str, files: &[(&str, usize)], piece_length: u32, version: Version) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join(name);
-        for file in metainfo.info.files.iter().filter(|file| file.kind == FileKind::Data) {
-            let path =
-                if metainfo.info.single_file { root.clone() } else { root.join(file.path.iter().collect::<PathBuf>()) };
+        let mut random = Rng::with_seed(7);
+        for (path, size) in files {
+            let path = if path.is_empty() { root.clone() } else { root.join(path) };
+            let mut bytes = vec![0; *size];
+            random.fill(&mut bytes);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, &bytes[file.offset as usize..(file.offset + file.size) as usize]).unwrap();
+            fs::write(path, bytes).unwrap();
         }
-        Self { _dir: dir, root, metainfo: Arc::new(metainfo), bytes }
+        let options = MakeOptions { version, piece_length: Some(piece_length) };
+        let made = make(&root, name, options, &Watch::default()).unwrap();
+        Self { _dir: dir, root, metainfo: Arc::new(made.metainfo) }
+    }
+
+    /// Bytes on the wire.
+    pub(crate) fn size(&self) -> u64 {
+        self.metainfo.info.geometry.wire_bytes()
     }
 
     /// Serves it.
@@ -89,14 +81,13 @@ impl Item {
         add(Source::Magnet { hashes: self.metainfo.info.hashes, place }, peers)
     }
 
-    /// Whether `root` holds the same bytes.
-    pub(crate) fn assert_same(&self, root: &Path) {
-        for file in self.metainfo.info.files.iter().filter(|file| file.kind == FileKind::Data) {
-            let info = &self.metainfo.info;
-            let path =
-                if info.single_file { root.to_owned() } else { root.join(file.path.iter().collect::<PathBuf>()) };
-            let wanted = &self.bytes[file.offset as usize..(file.offset + file.size) as usize];
-            assert!(fs::read(&path).unwrap() == wanted, "{} differs", path.display());
+    /// The download holds the same bytes.
+    pub(crate) fn assert_same(&self, download: &Path) {
+        for (_, file) in self.metainfo.info.data_files() {
+            let below: PathBuf =
+                if self.metainfo.info.single_file { PathBuf::new() } else { file.path.iter().collect() };
+            let read = |root: &Path| fs::read(if below == Path::new("") { root.to_owned() } else { root.join(&below) });
+            assert!(read(download).unwrap() == read(&self.root).unwrap(), "{} differs", below.display());
         }
     }
 }

@@ -1,12 +1,14 @@
 //! What nodes are for.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use obt_node::config::NodeConfig;
-use obt_node::node::NodeError;
+use obt_node::node::{Node, NodeError};
 use obt_node::torrent::{ReadError, TorrentError};
 use obt_swarm::PeerSource;
+use obt_wire::metainfo::Version;
 
 use crate::raw_peer::Liar;
 use crate::support::{Item, at, config, finish, node, seeder, seeder_with, within};
@@ -29,13 +31,15 @@ async fn a_file_goes_from_one_node_to_another() {
 #[tokio::test]
 async fn a_folder_goes_with_its_subfolders_and_its_empty_files() {
     let files = [("a/b/deep.bin", 100_000), ("a/empty", 0), ("naïve name", 1), ("z", 40_000), ("b", 16_384)];
-    let item = Item::folder("a folder", &files, 32_768);
-    let seeder = seeder(&item).await;
-    let leecher = node().await;
-    let target = tempfile::tempdir().unwrap();
-    let finished = finish(&leecher.add(item.fetch(target.path(), vec![at(&seeder)])).unwrap()).await;
-    assert_eq!(finished.path, target.path().join("a folder"));
-    item.assert_same(&finished.path);
+    for version in [Version::V1, Version::V2, Version::Hybrid] {
+        let item = Item::make("a folder", &files, 32_768, version);
+        let seeder = seeder(&item).await;
+        let leecher = node().await;
+        let target = tempfile::tempdir().unwrap();
+        let finished = finish(&leecher.add(item.fetch(target.path(), vec![at(&seeder)])).unwrap()).await;
+        assert_eq!(finished.path, target.path().join("a folder"));
+        item.assert_same(&finished.path);
+    }
 }
 
 #[tokio::test]
@@ -52,14 +56,71 @@ async fn a_magnet_brings_its_torrent_first() {
     let files: Vec<(String, usize)> =
         (0..900).map(|file| (format!("folder {}/file {file}", file / 30), 1000)).collect();
     let files: Vec<(&str, usize)> = files.iter().map(|(path, size)| (path.as_str(), *size)).collect();
-    let item = Item::folder("many", &files, 16_384);
-    assert!(item.metainfo.info.bytes.len() > 32_768, "several pieces of metadata");
+    for version in [Version::V1, Version::V2, Version::Hybrid] {
+        let item = Item::make("many", &files, 16_384, version);
+        assert!(item.metainfo.info.bytes.len() > 32_768, "several pieces of metadata");
+        let seeder = seeder(&item).await;
+        let leecher = node().await;
+        let target = tempfile::tempdir().unwrap();
+        let torrent = leecher.add(item.fetch_magnet(target.path(), vec![at(&seeder)])).unwrap();
+        let finished = finish(&torrent).await;
+        item.assert_same(&finished.path);
+    }
+}
+
+#[tokio::test]
+async fn the_hashes_of_a_v2_magnet_s_pieces_come_from_peers_too() {
+    let item = Item::make("film.mkv", &[("", 1_000_000)], 32_768, Version::V2);
     let seeder = seeder(&item).await;
     let leecher = node().await;
     let target = tempfile::tempdir().unwrap();
     let torrent = leecher.add(item.fetch_magnet(target.path(), vec![at(&seeder)])).unwrap();
-    let finished = finish(&torrent).await;
+    item.assert_same(&finish(&torrent).await.path);
+}
+
+#[tokio::test]
+async fn a_stopped_download_goes_on_where_it_was() {
+    let item = Item::file("film.mkv", 4 << 20, 65_536);
+    let slow = seeder_with(NodeConfig { upload_rate: Some(1 << 20), ..config() }, &item).await;
+    let target = tempfile::tempdir().unwrap();
+    let first = node().await;
+    let torrent = first.add(item.fetch(target.path(), vec![at(&slow)])).unwrap();
+    within(torrent.stats().wait_for(|stats| have(stats) >= 20)).await.unwrap();
+    within(first.shutdown()).await;
+    let seeder = seeder(&item).await;
+    let second = node().await;
+    let finished = finish(&second.add(item.fetch(target.path(), vec![at(&seeder)])).unwrap()).await;
     item.assert_same(&finished.path);
+    let fetched: u64 = finished.from.iter().map(|(_, bytes)| bytes).sum();
+    assert!(fetched <= item.size() - 20 * 65_536, "{fetched} bytes were fetched again");
+}
+
+#[tokio::test]
+async fn f20_a_file_that_changed_is_not_served_and_others_are_asked() {
+    let item = Item::file("film.mkv", 1 << 20, 65_536);
+    let changed = seeder(&item).await;
+    let bytes = fs::read(&item.root).unwrap();
+    fs::write(&item.root, vec![7; bytes.len()]).unwrap();
+    let leecher = node().await;
+    let target = tempfile::tempdir().unwrap();
+    let torrent = leecher.add(item.fetch(target.path(), vec![at(&changed)])).unwrap();
+    let seeding = changed.torrents().remove(0);
+    within(seeding.stats().wait_for(|stats| have(stats) == 0)).await.unwrap();
+    assert_eq!(have(&torrent.stats().borrow()), 0);
+    fs::write(&item.root, bytes).unwrap();
+    let honest = seeder(&item).await;
+    torrent.add_peers(PeerSource::User, vec![at(&honest)]).await;
+    item.assert_same(&finish(&torrent).await.path);
+}
+
+#[tokio::test]
+async fn pieces_larger_than_the_pool_come_in_by_way_of_the_disk() {
+    let item = Item::file("film.mkv", 9 << 20, 4 << 20);
+    let seeder = seeder(&item).await;
+    let leecher = Node::start(NodeConfig { buffer_bytes: 2 << 20, ..config() }).await.unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let torrent = leecher.add(item.fetch(target.path(), vec![at(&seeder)])).unwrap();
+    item.assert_same(&finish(&torrent).await.path);
 }
 
 #[tokio::test]
@@ -111,7 +172,7 @@ async fn leechers_of_one_slow_seed_feed_each_other() {
         item.assert_same(&finish(torrent).await.path);
     }
     let sent = slow.torrents()[0].stats().borrow().swarm.as_ref().unwrap().uploaded;
-    assert!(sent < 2 * item.bytes.len() as u64, "the seed sent {sent} bytes");
+    assert!(sent < 2 * item.size(), "the seed sent {sent} bytes");
 }
 
 #[tokio::test]
@@ -140,7 +201,7 @@ async fn a_file_can_be_read_in_order_while_it_comes_in() {
     while let Some(bytes) = within(reader.next()).await.unwrap() {
         read.extend_from_slice(&bytes);
     }
-    assert!(read == item.bytes[1_000_000..]);
+    assert!(read == fs::read(&item.root).unwrap()[1_000_000..]);
     assert!(matches!(torrent.read(0, 0..3_000_002).await, Err(ReadError::OutOfRange)));
     assert!(matches!(torrent.read(1, 0..0).await, Err(ReadError::OutOfRange)));
 }
