@@ -1,0 +1,195 @@
+//! What is typed: help, mistakes, names and folders that are none. Each mistake gets one sentence and exit 2, at once.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::harness::{Lab, Obt, noise};
+
+/// A port of which nothing is expected.
+const NOWHERE: [&str; 2] = ["127.0.0.1", "1"];
+
+#[test]
+fn c01_help_is_for_people_and_ends_with_0() {
+    let lab = Lab::new();
+    let help = lab.run(["--help"]).exits(0).text();
+    for command in ["get", "share", "peer", "tracker", "find", "peers", "download", "create", "inspect", "verify"] {
+        assert!(help.contains(&format!("\n  {command} ")), "no {command} in {help}");
+        let help = lab.run([command, "--help"]).exits(0).text();
+        assert!(help.contains("Usage: "), "{help}");
+    }
+    assert!(lab.run(["--version"]).exits(0).text().starts_with("obt "));
+}
+
+#[test]
+fn c01_unknown_flags_are_refused_and_the_nearest_is_named() {
+    let lab = Lab::new();
+    let ended = lab.run(["--jsom"]).fails(2, "--jsom");
+    assert!(ended.err.contains("--json"), "{ended}");
+    assert!(ended.out.is_empty());
+    lab.run(["fetch"]).fails(2, "fetch");
+    let ended = lab.run::<&str>([]).exits(2);
+    assert!(ended.err.contains("Usage: "), "{ended}");
+}
+
+#[test]
+fn c02_names_that_are_none_are_refused() {
+    let lab = Lab::new();
+    for name in ["", " ", "a//b", "/a", "../a", "a/./b", "a/..", &"x".repeat(1_025), &"x".repeat(100_000)] {
+        let ended = lab.run(["get", NOWHERE[0], NOWHERE[1], name]).fails(2, "is no name");
+        assert!(ended.took < Duration::from_secs(2), "{ended}");
+    }
+}
+
+#[test]
+fn c03_names_may_look_like_flags_after_two_dashes() {
+    let lab = Lab::new();
+    let bytes = noise(1, 1_000);
+    lab.file("-rf", &bytes);
+    let share = lab.share("one", ["--", "-rf"]);
+    let line = share.obt.event("sharing")["get"].as_str().unwrap().to_owned();
+    assert!(line.ends_with(" -- -rf"), "{line}");
+    let port = share.port.to_string();
+    let out = lab.folder("out");
+    let mut get = lab.command(["get", "127.0.0.1", &port, "-o"]);
+    get.arg(&out).args(["--", "-rf"]);
+    Obt::spawn(get).ends().exits(0);
+    crate::harness::assert_holds(out.join("-rf"), &bytes);
+}
+
+#[test]
+fn c04_control_characters_never_reach_the_terminal() {
+    let lab = Lab::new();
+    for name in ["name\x1b]0;pwn\x07", "a\nb", "a\rb", "\u{9b}31m"] {
+        let ended = lab.run(["get", NOWHERE[0], NOWHERE[1], name]).fails(2, "control characters");
+        assert!(!ended.err.contains(['\x1b', '\x07', '\r', '\u{9b}']), "{ended:?}");
+    }
+}
+
+#[test]
+fn c05_arguments_that_are_not_utf8_are_told_or_taken() {
+    let lab = Lab::new();
+    let broken = OsString::from_vec(vec![b'a', 0xff, 0xfe]);
+    let name = ["get".into(), NOWHERE[0].into(), NOWHERE[1].into(), broken.clone()];
+    lab.run(name).fails(2, "UTF-8");
+    fs::write(lab.path(&broken), b"content").unwrap();
+    lab.run(["share".into(), broken]).fails(2, "UTF-8");
+}
+
+#[test]
+fn c06_ports_are_numbers_from_1_to_65535() {
+    let lab = Lab::new();
+    for port in ["0", "65536", "-1", "80x", "٣", "0x50", "1e3", ""] {
+        lab.run(["get", "127.0.0.1", port, "name"]).fails(2, "");
+    }
+}
+
+#[test]
+fn c07_rates_are_quantities_of_bytes() {
+    let lab = Lab::new();
+    for rate in ["0", "NaN", "-5", "1e400", "10PB", "18446744073709551616", "9999999G", "M", ""] {
+        let flag = format!("--download-rate={rate}");
+        lab.run(["get", NOWHERE[0], NOWHERE[1], "name", &flag]).fails(2, "--download-rate");
+    }
+}
+
+#[test]
+fn c08_only_folders_take_what_is_fetched() {
+    let lab = Lab::new();
+    let file = lab.file("file", b"mine");
+    let fifo = lab.path("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0)
+        .unwrap();
+    for target in [file.to_str().unwrap(), fifo.to_str().unwrap(), "/dev/full", "/dev/stdin", "/proc/self/mem"] {
+        let ended = lab.run(["get", NOWHERE[0], NOWHERE[1], "name", "-o", target]).fails(2, "is not a folder");
+        assert!(ended.took < Duration::from_secs(2), "{ended}");
+    }
+    assert_eq!(fs::read(file).unwrap(), b"mine");
+}
+
+#[test]
+fn c09_folders_are_not_made_of_typing_mistakes() {
+    let lab = Lab::new();
+    lab.run(["get", NOWHERE[0], NOWHERE[1], "name", "-o", "not/there"]).fails(2, "not/there");
+    lab.run(["get", NOWHERE[0], NOWHERE[1], "name", "-o", ""]).fails(2, "");
+    lab.run(["peer", "not/there"]).fails(2, "not/there");
+    assert!(!lab.path("not").exists());
+}
+
+#[test]
+fn c10_trackers_are_hosts_and_ports() {
+    let lab = Lab::new();
+    lab.file("file", b"mine");
+    for tracker in ["http://[::1", "udp://:80", "x", ":1", "x:0", "x:65536", "a b:1", "", &"a".repeat(100_000)] {
+        lab.run(["share", "file", "--tracker", tracker]).fails(2, "is not HOST:PORT");
+    }
+}
+
+#[test]
+fn c12_closed_and_full_outputs_end_it_without_a_panic() {
+    let lab = Lab::new();
+    lab.file("file", b"content");
+    let program = crate::harness::binary();
+    let shell = |script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).env("OBT", &program).current_dir(lab.path("")).stdin(Stdio::null());
+        Obt::spawn(command).ends()
+    };
+    shell("\"$OBT\" create file").exits(0);
+    let full = shell("\"$OBT\" inspect file.torrent >/dev/full").exits(2);
+    assert!(full.err.contains("cannot write"), "{full}");
+    for script in [
+        "\"$OBT\" inspect file.torrent | head -c 0",
+        "\"$OBT\" --help <&- >&- 2>&-",
+        "\"$OBT\" inspect file.torrent <&- 2>&-",
+    ] {
+        let ended = shell(script).exits(0);
+        assert!(!ended.err.contains("panicked"), "{script}: {ended}");
+    }
+}
+
+#[test]
+fn c13_without_a_home_it_works_or_says_what_it_needs() {
+    let lab = Lab::new();
+    lab.file("file", b"content");
+    let mut share = lab.command(["share", "file"]);
+    share.env_remove("HOME");
+    let ended = Obt::spawn(share).ends().fails(2, "home");
+    assert!(ended.err.contains("--state"), "{ended}");
+    let mut create = lab.command(["create", "file"]);
+    create.env_remove("HOME").env("TMPDIR", "/nonexistent").env("LANG", "C").env("TERM", "dumb").env("COLUMNS", "0");
+    Obt::spawn(create).ends().exits(0);
+}
+
+#[test]
+fn c15_no_flag_takes_a_secret() {
+    let help = Lab::new().run(["share", "--help"]).exits(0).text();
+    assert!(help.contains("--key-file <FILE>"), "{help}");
+    assert!(!help.contains("--key <") && !help.contains("--token"), "{help}");
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_nothing_is_touched() {
+    let lab = Lab::new();
+    lab.file("text", b"not a torrent");
+    symlink("nowhere", lab.path("dangling")).unwrap();
+    for (arguments, part) in [
+        (vec!["share", "missing"], "missing"),
+        (vec!["share", "dangling"], "dangling"),
+        (vec!["create", "missing"], "missing"),
+        (vec!["inspect", "missing.torrent"], "missing.torrent"),
+        (vec!["inspect", "text"], "not a usable .torrent"),
+        (vec!["inspect", "magnet:?dn=x"], "magnet"),
+        (vec!["verify", "text", "text"], "not a usable .torrent"),
+        (vec!["download", "text"], "not a usable .torrent"),
+        (vec!["publish", "text", "--tracker", "127.0.0.1:1"], "not a usable .torrent"),
+        (vec!["share", "text", "dangling", "--as", "x"], "--as"),
+        (vec!["get", "ho st", "1", "x"], "ho st"),
+    ] {
+        lab.run(arguments).fails(2, part);
+    }
+    assert_eq!(fs::read_dir(lab.path("")).unwrap().count(), 2);
+}
