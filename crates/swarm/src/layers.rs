@@ -297,3 +297,152 @@ impl Source {
         wanted.extend(self.asked.drain(..).map(|(request, purpose, _)| (request, purpose)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use obt_wire::BLOCK_SIZE;
+    use obt_wire::merkle::{block_hash, root_above};
+    use obt_wire::metainfo::{Draft, Version};
+
+    use super::*;
+
+    const A: PeerKey = PeerKey(1);
+    const B: PeerKey = PeerKey(2);
+
+    #[expect(clippy::disallowed_methods, reason = "a moment to count from")]
+    fn moment() -> Instant {
+        Instant::now()
+    }
+
+    fn leaf(block: u32) -> Sha256Hash {
+        block_hash(&block.to_be_bytes())
+    }
+
+    /// Files of these many blocks, with the same bytes as far as they are equally long, in pieces of two blocks.
+    fn metainfo(files: &[u32]) -> Metainfo {
+        let named = (0..)
+            .zip(files)
+            .map(|(at, blocks): (u32, _)| (vec![format!("{at:04}")], u64::from(*blocks) * u64::from(BLOCK_SIZE)));
+        let draft = Draft::folder("folder", named.collect(), 2 * BLOCK_SIZE, Version::V2).unwrap();
+        let layers = files.iter().map(|blocks| {
+            let leaves: Vec<Sha256Hash> = (0..*blocks).map(leaf).collect();
+            let top = 1.min(blocks.next_power_of_two().ilog2());
+            leaves.chunks(2).map(|piece| root_above(piece, 0, top).unwrap()).collect()
+        });
+        draft.finish(&[], layers.collect()).unwrap()
+    }
+
+    fn bare(metainfo: &Metainfo) -> Layers {
+        Layers::new(&Arc::new(Metainfo { piece_layers: BTreeMap::new(), ..metainfo.clone() }))
+    }
+
+    fn full(metainfo: &Metainfo) -> Layers {
+        Layers::new(&Arc::new(metainfo.clone()))
+    }
+
+    #[test]
+    fn a_layer_is_gathered_from_several_peers_in_any_order() {
+        let metainfo = metainfo(&[2_500]);
+        let (mut layers, mut seed, now) = (bare(&metainfo), full(&metainfo), moment());
+        layers.add_source(A);
+        layers.add_source(B);
+        let mut requests = layers.requests(now);
+        assert_eq!(requests.len(), 3, "1,250 hashes, 512 at a time");
+        requests.reverse();
+        for (peer, request) in &requests[..2] {
+            let answer = seed.answer(request).unwrap();
+            assert_eq!(layers.answered(*peer, request, &answer), Proven::Part);
+        }
+        let (peer, request) = &requests[2];
+        let answer = seed.answer(request).unwrap();
+        let (root, hashes) = metainfo.piece_layers.first_key_value().unwrap();
+        assert_eq!(layers.answered(*peer, request, &answer), Proven::Layer(*root, hashes.clone(), vec![0..1_250]));
+        assert_eq!((layers.unverifiable().count(), layers.requests(now).len(), layers.due()), (0, 0, None));
+        assert!(layers.answer(request).is_some(), "and can be handed on");
+    }
+
+    #[test]
+    fn e24_files_with_one_root_are_fetched_once_and_small_and_empty_ones_never() {
+        let metainfo = metainfo(&[8, 0, 1, 2, 8]);
+        let (mut layers, mut seed, now) = (bare(&metainfo), full(&metainfo), moment());
+        assert_eq!(layers.unverifiable().collect::<Vec<_>>(), [0..4, 6..10]);
+        layers.add_source(A);
+        let requests = layers.requests(now);
+        let [(A, request)] = &requests[..] else { panic!("{requests:?}") };
+        let answer = seed.answer(request).unwrap();
+        let proven = layers.answered(A, request, &answer);
+        assert!(matches!(proven, Proven::Layer(_, _, pieces) if pieces == [0..4, 6..10]));
+    }
+
+    #[test]
+    fn e22_false_answers_convict_and_the_request_goes_to_others() {
+        let metainfo = metainfo(&[8]);
+        let (mut layers, mut seed, now) = (bare(&metainfo), full(&metainfo), moment());
+        layers.add_source(A);
+        let (_, request) = layers.requests(now)[0];
+        let right = seed.answer(&request).unwrap();
+        let mut wrong = right.clone();
+        wrong[1].0[7] ^= 1;
+        assert_eq!(layers.answered(B, &request, &right), Proven::Unasked);
+        for answer in [&wrong[..], &right[..3], &[], &vec![Sha256Hash::default(); right.len()]] {
+            assert_eq!(layers.answered(A, &request, answer), Proven::False);
+            assert_eq!(layers.requests(now), [(A, request)]);
+        }
+        layers.remove_source(A);
+        layers.add_source(B);
+        assert_eq!(layers.requests(now), [(B, request)]);
+        assert!(matches!(layers.answered(B, &request, &right), Proven::Layer(..)));
+        assert_eq!(layers.answered(B, &request, &right), Proven::Unasked, "the same again");
+    }
+
+    #[test]
+    fn who_rejects_or_is_silent_rests_and_others_are_asked() {
+        let metainfo = metainfo(&[8]);
+        let (mut layers, now) = (bare(&metainfo), moment());
+        layers.add_source(A);
+        let (_, request) = layers.requests(now)[0];
+        assert!(layers.rejected(A, &request, now));
+        assert!(!layers.rejected(A, &request, now));
+        assert!(layers.requests(now).is_empty());
+        layers.add_source(B);
+        assert_eq!(layers.requests(now), [(B, request)]);
+        assert_eq!(layers.due(), Some(now + ASK_TIMEOUT));
+        let later = now + ASK_TIMEOUT;
+        assert!(layers.requests(later).is_empty(), "both rest");
+        assert_eq!(layers.due(), Some(now + ASK_AGAIN));
+        assert_eq!(layers.requests(now + ASK_AGAIN), [(A, request)]);
+        layers.check().unwrap();
+    }
+
+    #[test]
+    fn the_block_hashes_of_a_failed_piece_are_asked_for_once() {
+        let metainfo = metainfo(&[8, 6]);
+        let (mut layers, now) = (full(&metainfo), moment());
+        layers.add_source(A);
+        layers.want_blocks(PieceIndex(5));
+        layers.want_blocks(PieceIndex(5));
+        let requests = layers.requests(now);
+        let [(A, request)] = requests[..] else { panic!("{requests:?}") };
+        assert_eq!((request.base_layer, request.index, request.length), (0, 2, 2));
+        layers.want_blocks(PieceIndex(5));
+        assert!(layers.requests(now).is_empty());
+        // Blocks 2 and 3, then the nodes beside their piece and above it: blocks 0 and 1, and blocks 4 to 7.
+        let beside = root_above(&[leaf(0), leaf(1)], 0, 1).unwrap();
+        let above = root_above(&[leaf(4), leaf(5)], 0, 2).unwrap();
+        let answer = [leaf(2), leaf(3), beside, above];
+        let proven = layers.answered(A, &request, &answer);
+        assert_eq!(proven, Proven::Blocks(PieceIndex(5), vec![leaf(2), leaf(3)]));
+    }
+
+    #[test]
+    fn what_nobody_can_tell_is_given_up() {
+        let metainfo = metainfo(&[8]);
+        let (mut layers, now) = (full(&metainfo), moment());
+        layers.add_source(A);
+        layers.want_blocks(PieceIndex(1));
+        let (_, request) = layers.requests(now)[0];
+        assert!(layers.rejected(A, &request, now));
+        assert!(layers.requests(now + ASK_AGAIN).is_empty());
+        assert_eq!(layers.due(), None);
+    }
+}

@@ -99,7 +99,9 @@ impl Picker {
 
     /// Open pieces that are this peer's alone.
     fn draw_own(&mut self, draw: &mut Draw<'_, '_>) {
-        let own = |piece: &u32| self.open.piece(*piece).is_some_and(|open| open.alone == Some(draw.peer));
+        let own = |piece: &u32| {
+            bit(draw.has, *piece) && self.open.piece(*piece).is_some_and(|open| open.alone == Some(draw.peer))
+        };
         let pieces: Vec<u32> = self.open.partial().iter().copied().filter(own).collect();
         for piece in pieces {
             self.take(piece, draw);

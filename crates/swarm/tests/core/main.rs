@@ -2,4 +2,5 @@
 
 mod actions;
 mod bench;
+mod chaos;
 mod hostile;
