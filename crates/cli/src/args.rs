@@ -158,6 +158,9 @@ pub(crate) struct Share {
     /// Where the name is taken by other content of ours, make this its next version
     #[arg(long)]
     pub(crate) replace: bool,
+    /// What the torrent is made for; v1 is for clients that cannot read hybrids: aria2, Transmission before 4.0
+    #[arg(long, value_name = "WHICH", default_value = "hybrid")]
+    pub(crate) protocol: Protocol,
     /// With our own tracker: who may publish; remembered until it is changed [default at first: keys]
     #[arg(long, value_name = "WHO")]
     pub(crate) publish: Option<PublishPolicy>,

@@ -25,6 +25,8 @@ pub enum ControlRequest {
         name: String,
         /// Whether it may become the next version of a name that has other content.
         replace: bool,
+        /// What a new torrent is made for: `v1`, `v2` or `hybrid`.
+        protocol: String,
     },
 }
 
@@ -181,7 +183,12 @@ mod unix {
                 let ControlRequest::Share { name, .. } = request;
                 ControlReply::Refused { message: format!("no {name}"), hint: None }
             }));
-            let request = ControlRequest::Share { path: "/x".into(), name: "x".into(), replace: false };
+            let request = ControlRequest::Share {
+                path: "/x".into(),
+                name: "x".into(),
+                replace: false,
+                protocol: "hybrid".into(),
+            };
             let reply = ask(&path, &request).await.unwrap();
             assert_eq!(reply, ControlReply::Refused { message: "no x".into(), hint: None });
             task.abort();

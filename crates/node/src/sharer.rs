@@ -83,6 +83,8 @@ pub struct ShareRequest {
     pub name: Name,
     /// Whether it may become the next version of a name that has other content.
     pub replace: Replace,
+    /// How its torrent is made, where nobody has published the same bytes yet.
+    pub options: MakeOptions,
 }
 
 /// Something that is shared.
@@ -148,7 +150,7 @@ impl Sharer {
         let published = self.published(&request.name).await?;
         let known = match self.recognise(&path, &published, &memory, &watch).await? {
             Some(known) => known,
-            None => hash(&path, &request.name, &watch).await?,
+            None => hash(&path, request, &watch).await?,
         };
         let (item, how) = self.item_of(request, &known.metainfo, &published).await?;
         let handle = self.serve(path, &known).await?;
@@ -252,9 +254,10 @@ fn is_among(metainfo: &Metainfo, items: &[Item]) -> bool {
     items.iter().any(|item| item_hashes(item) == Some(metainfo.info.hashes))
 }
 
-async fn hash(path: &Path, name: &Name, watch: &Arc<Watch>) -> Result<Known, ShareError> {
-    let (path, name, watch) = (path.to_owned(), name.last_component().to_owned(), Arc::clone(watch));
-    let made = blocking(move || make(&path, &name, MakeOptions::default(), &watch)).await?;
+async fn hash(path: &Path, request: &ShareRequest, watch: &Arc<Watch>) -> Result<Known, ShareError> {
+    let (path, watch, options) = (path.to_owned(), Arc::clone(watch), request.options);
+    let name = request.name.last_component().to_owned();
+    let made = blocking(move || make(&path, &name, options, &watch)).await?;
     let proof = made.proof();
     Ok(Known { metainfo: Arc::new(made.metainfo), proof: Some(proof), skipped: made.skipped })
 }

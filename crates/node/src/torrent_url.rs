@@ -72,7 +72,7 @@ fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     if left_tls {
         return attempt.error("redirected from https to http");
     }
-    if attempt.previous().len() > usize::try_from(ANNOUNCE_REDIRECTS).unwrap_or(0) {
+    if attempt.previous().len() > ANNOUNCE_REDIRECTS {
         return attempt.error("redirected too often");
     }
     attempt.follow()

@@ -63,7 +63,8 @@ pub(crate) fn own_name(path: &Path) -> anyhow::Result<String> {
     Ok(name.to_owned())
 }
 
-fn version(protocol: Protocol) -> Version {
+/// What is made for these protocols.
+pub(crate) fn version(protocol: Protocol) -> Version {
     match protocol {
         Protocol::V1 => Version::V1,
         Protocol::V2 => Version::V2,

@@ -7,7 +7,7 @@ use anyhow::Context;
 use obt_node::api_types::Item;
 use obt_node::control::{ControlReply, ControlRequest};
 use obt_node::files::NodeFiles;
-use obt_node::hash::Watch;
+use obt_node::hash::{MakeOptions, Watch};
 use obt_node::keyring::read_key;
 use obt_node::names::Name;
 use obt_node::node::Node;
@@ -15,6 +15,7 @@ use obt_node::server::TrackerServer;
 use obt_node::sharer::{How, ShareRequest, Shared, Sharer};
 use obt_node::state::{StateFolder, StateLock};
 use obt_node::tracker_client::{Replace, TrackerAddress, TrackerClient};
+use obt_wire::metainfo::Version;
 use serde_json::{Value, json};
 
 use crate::args::PublishPolicy;
@@ -103,14 +104,20 @@ impl Drop for Serving {
 }
 
 async fn answer(sharer: Sharer, tracker: String, request: ControlRequest) -> ControlReply {
-    let ControlRequest::Share { path, name, replace } = request;
+    let ControlRequest::Share { path, name, replace, protocol } = request;
     let refused = |message: String, hint: Option<String>| ControlReply::Refused { message, hint };
     let name = match Name::parse(&name) {
         Ok(name) => name,
         Err(error) => return refused(error.to_string(), None),
     };
     let replace = if replace { Replace::Yes } else { Replace::No };
-    match sharer.share(&ShareRequest { path, name, replace }, Arc::new(Watch::default())).await {
+    let version = match protocol.as_str() {
+        "v1" => Version::V1,
+        "v2" => Version::V2,
+        _ => Version::Hybrid,
+    };
+    let options = MakeOptions { version, piece_length: None };
+    match sharer.share(&ShareRequest { path, name, replace, options }, Arc::new(Watch::default())).await {
         Ok(shared) => ControlReply::Shared { item: Box::new(shared.item), tracker },
         Err(error) => refused(error.to_string(), error.hint()),
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::Context;
 use obt_node::config::{NodeConfig, PeerListen, PeerPort};
 use obt_node::disk::OnExisting;
-use obt_node::hash::{Watch, check};
+use obt_node::hash::{MakeOptions, Watch, check};
 use obt_node::names::NameArgument;
 use obt_node::node::Node;
 use obt_node::requester::{NOBODY, Patience, resolve};
@@ -62,7 +62,12 @@ pub(crate) async fn run(args: Demo, settings: &Settings, output: Output, stop: S
         let key = obt_node::keyring::read_key(&state.publish_key())?;
         let sharer = Sharer::new(node.clone(), TrackerClient::new(address.clone()), Some(key), own_state);
         nodes.push(node.clone());
-        let request = ShareRequest { path: path.clone(), name: name.clone(), replace: Replace::No };
+        let request = ShareRequest {
+            path: path.clone(),
+            name: name.clone(),
+            replace: Replace::No,
+            options: MakeOptions::default(),
+        };
         let Some(shared) = share(&sharer, &request, output, &stop).await? else {
             return Ok(Status::Incomplete);
         };

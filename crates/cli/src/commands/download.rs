@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use obt_node::torrent_url::fetch_torrent;
 use obt_node::disk::{DownloadPlan, OnExisting, Selection};
 use obt_node::requester::Patience;
 use obt_node::torrent::{AddTorrent, Afterwards, Finished, LocalAddresses, Place, Source, TorrentHandle, TrackerUrl};
+use obt_node::torrent_url::fetch_torrent;
 use obt_wire::magnet::Magnet;
 use obt_wire::metainfo::Metainfo;
 use serde_json::json;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use obt_node::folder::{Change, FolderWatch, look_at};
-use obt_node::hash::Watch;
+use obt_node::hash::{MakeOptions, Watch};
 use obt_node::sharer::ShareRequest;
 use obt_node::state::StateFolder;
 use obt_node::torrent::TorrentHandle;
@@ -104,7 +104,12 @@ impl Items<'_> {
     }
 
     async fn share(&mut self, folder: &Path, name: &str) -> anyhow::Result<()> {
-        let request = ShareRequest { path: folder.join(name), name: parse_name(name)?, replace: Replace::Yes };
+        let request = ShareRequest {
+            path: folder.join(name),
+            name: parse_name(name)?,
+            replace: Replace::Yes,
+            options: MakeOptions::default(),
+        };
         let shared = self.daemon.sharer.share(&request, Arc::new(Watch::default())).await?;
         announce_shared(self.daemon, &shared, self.output)?;
         self.served.insert(name.to_owned(), shared.handle);

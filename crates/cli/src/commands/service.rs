@@ -58,6 +58,7 @@ pub(crate) async fn start_node(settings: &Settings) -> anyhow::Result<Node> {
         listen: PeerListen { addr: listen.addr_if_named(), port },
         download_rate: settings.download_rate,
         upload_rate: settings.upload_rate,
+        advertise: settings.advertise.iter().cloned().collect(),
         ..NodeConfig::default()
     };
     let hint = "`--peer-listen ADDR:PORT` chooses another place, port 0 any free one";

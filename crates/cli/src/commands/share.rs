@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use obt_node::control::{ControlReply, ControlRequest};
-use obt_node::hash::Watch;
+use obt_node::hash::{MakeOptions, Watch};
 use obt_node::sharer::{How, ShareError, ShareRequest, Shared, Sharer};
 use obt_node::state::{StateError, StateFolder};
 use obt_node::tracker_client::{Replace, TrackerAddress};
 
 use crate::args::Share;
-use crate::commands::create::own_name;
+use crate::commands::create::{own_name, version};
 use crate::commands::daemon::{Daemon, announce_listening, announce_shared};
 use crate::commands::hashing::watched;
+use crate::commands::inspect::protocol;
 use crate::commands::publish::parse_name;
 use crate::output::{Output, Status, Told};
 use crate::settings::Settings;
@@ -71,9 +72,10 @@ fn requests(args: &Share) -> anyhow::Result<Vec<ShareRequest>> {
         return Err(Told::failed("--as names one PATH, and there are several").into());
     }
     let replace = if args.replace { Replace::Yes } else { Replace::No };
+    let options = MakeOptions { version: version(args.protocol), piece_length: None };
     let request = |path: &PathBuf| -> anyhow::Result<ShareRequest> {
         let name = args.name.clone().map_or_else(|| own_name(path), Ok)?;
-        Ok(ShareRequest { path: path.clone(), name: parse_name(&name)?, replace })
+        Ok(ShareRequest { path: path.clone(), name: parse_name(&name)?, replace, options })
     };
     args.paths.iter().map(request).collect()
 }
@@ -86,9 +88,13 @@ async fn hand_over(
     output: Output,
 ) -> anyhow::Result<Status> {
     for request in requests {
-        let ShareRequest { path, name, replace } = request;
-        let asked =
-            ControlRequest::Share { path: absolute(path)?, name: name.to_string(), replace: *replace == Replace::Yes };
+        let ShareRequest { path, name, replace, options } = request;
+        let asked = ControlRequest::Share {
+            path: absolute(path)?,
+            name: name.to_string(),
+            replace: *replace == Replace::Yes,
+            protocol: protocol(options.version).to_owned(),
+        };
         let reply = ask(&state.control_socket(), &asked).await.map_err(|error| {
             Told::failed(format!("{in_use}, and {error}")).hint("give this one another folder with --state")
         })?;
