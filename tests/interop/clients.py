@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -18,7 +17,10 @@ class Client:
     name = ""
     program = ""
     protocols = ("v1", "hybrid")
-    udp = True
+
+    @classmethod
+    def cannot(cls, role, protocol, payload):
+        """Why this client cannot play `role` ("leech" or "seed") with any partner, or None."""
 
     def __init__(self, torrent: Path, folder: Path, work: Path, address: str, port: int):
         self.torrent, self.folder, self.work, self.address, self.port = torrent, folder, work, address, port
@@ -48,16 +50,34 @@ class Client:
 class Aria2(Client):
     name, program = "aria2", "aria2c"
 
+    @classmethod
+    def cannot(cls, role, protocol, payload):
+        # Its info-hash of any hybrid is wrong: it drops the empty key of the file tree and hashes what is left. So it
+        # leeches hybrids from the web seed alone, and seeds them to nobody.
+        return "computes a wrong info-hash for hybrids" if role == "seed" and protocol == "hybrid" else None
+
     def start(self):
         self.spawn(
             "aria2c", "--no-conf", f"--dir={self.folder}", f"--listen-port={self.port}", f"--interface={self.address}",
-            "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false", "--enable-peer-exchange=false",
+            # Without the DHT, which finds nobody here, it does not speak to UDP trackers.
+            "--enable-dht=true", f"--dht-listen-port={self.port}", f"--dht-file-path={self.work}/dht.dat",
+            "--enable-dht6=false", "--bt-enable-lpd=false", "--enable-peer-exchange=false",
             "--seed-ratio=0.0", "--check-integrity=true", "--allow-overwrite=true", "--file-allocation=none",
             "--console-log-level=info", "--bt-tracker-interval=2", "--disable-ipv6=true", self.torrent)
 
 
+def transmission_protocols():
+    """Transmission before 4.0 cannot read a dictionary with an empty key, so no hybrid, whoever made it."""
+    if not shutil.which("transmission-daemon"):
+        return ("v1", "hybrid")
+    told = subprocess.run(["transmission-daemon", "--version"], capture_output=True, text=True)
+    version = (told.stdout + told.stderr).split()[1:2] or ["0"]
+    return ("v1", "hybrid") if int(version[0].split(".")[0]) >= 4 else ("v1",)
+
+
 class Transmission(Client):
     name, program = "transmission", "transmission-daemon"
+    protocols = transmission_protocols()
 
     def start(self):
         (self.work / "settings.json").write_text(json.dumps({
@@ -80,6 +100,12 @@ class Transmission(Client):
 class QBittorrent(Client):
     name, program = "qbittorrent", "qbittorrent-nox"
     protocols = ("v1", "v2", "hybrid")
+
+    @classmethod
+    def cannot(cls, role, protocol, payload):
+        # libtorrent 2.0 of Debian 12 asks for 16 KiB of a last piece that is shorter, where there are no pads.
+        short_end = payload in ("single", "one_byte")
+        return "asks past the end of v2-only files" if (role, protocol) == ("leech", "v2") and short_end else None
 
     def start(self):
         config = self.work / "qBittorrent/config"
@@ -130,6 +156,10 @@ WebUI\\HostHeaderValidation=false
 
 class RTorrent(Client):
     name, program = "rtorrent", "rtorrent"
+
+    @classmethod
+    def cannot(cls, role, protocol, payload):
+        return "does not know padding files" if (protocol, payload) == ("hybrid", "tree") else None
 
     def start(self):
         session = self.work / "session"

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,9 @@ from obt import BINARY
 # Transmission does not talk to 127/8; `scripts/interop` puts these on the loopback of a namespace of its own.
 TRACKER_ADDRESS = "10.99.0.1"
 FOREIGN_ADDRESS = "10.99.0.2"
-PORTS = itertools.count(20_000, 2)
+# Each worker of pytest-xdist has a stretch of its own; what a client needs besides lies 1,000 above.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = itertools.count(20_000 + 3_000 * WORKER, 2)
 
 
 def pytest_report_header():
