@@ -130,7 +130,8 @@ pub enum Action {
         /// One hash per piece of the file.
         hashes: Vec<Sha256Hash>,
     },
-    /// The last wanted piece is verified and stored.
+    /// The last wanted piece is verified and stored, or all were when the content became known. Not said of a swarm that
+    /// begins with everything; said again after each time that pieces were missing meanwhile.
     Completed,
     /// v1 and v2 hashes of this hybrid disagree about its bytes: fetch and serve nothing more of it.
     Inconsistent {

@@ -183,7 +183,8 @@ pub enum Event {
     DiskPaused,
     /// The disk takes data again.
     DiskResumed,
-    /// Pieces that were had are not any more (their file changed).
+    /// Pieces that were had are not any more (their file changed). They are not wanted either from here on, lest fetching
+    /// them overwrite what somebody made of the file; `WantedChanged` says otherwise.
     Withdrawn {
         /// Which.
         pieces: Vec<PieceIndex>,
