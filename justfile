@@ -17,6 +17,3 @@ test:
 demo:
     cargo run --release -- demo
 
-# obt beside libtorrent, aria2, rqbit and Transmission.
-bench:
-    bench/run
