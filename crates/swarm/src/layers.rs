@@ -356,7 +356,7 @@ mod tests {
         let (peer, request) = &requests[2];
         let answer = seed.answer(request).unwrap();
         let (root, hashes) = metainfo.piece_layers.first_key_value().unwrap();
-        let pieces = Vec::from([0..1_250]);
+        let pieces = layers.unverifiable().collect();
         assert_eq!(layers.answered(*peer, request, &answer), Proven::Layer(*root, hashes.clone(), pieces));
         assert_eq!((layers.unverifiable().count(), layers.requests(now).len(), layers.due()), (0, 0, None));
         assert!(layers.answer(request).is_some(), "and can be handed on");
