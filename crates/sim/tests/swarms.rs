@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use obt_sim::disk::DiskSpec;
-use obt_sim::{Access, Broken, Conduct, Fault, NodeIndex, Setup, Spec, Torrent, World, seed_of_run};
+use obt_sim::{
+    Access, Broken, Conduct, Fault, NodeIndex, Setup, Share, Spec, Torrent, World, fluid_bound, seed_of_run,
+};
 use obt_wire::metainfo::Version;
 
 /// How long a run may take, virtual time.
@@ -77,6 +79,27 @@ fn one_seed_and_ten_leechers_all_finish_with_hardly_a_block_sent_twice() {
         let now = world.now();
         let wasted: u64 = leechers.iter().map(|leecher| world.node(*leecher).swarm.snapshot(now).wasted).sum();
         assert!(wasted * 20 <= world.torrent().size() * 10, "SIM_SEED={seed}: {wasted} bytes wasted");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_crowd_behind_one_seed_finishes_near_the_fluid_bound_because_each_piece_leaves_the_seed_about_once() {
+    each_seed(|number| {
+        let mut setup = Setup::new(number, Torrent::new(1_024, 4, Version::Hybrid).unwrap());
+        setup.check_every = 499;
+        let mut world = World::new(setup);
+        let seed = world.join(Spec::seed(link()))?;
+        world.run(secs(1), |_| false)?;
+        let begin = world.elapsed();
+        let leechers = join_leechers(&mut world, 8)?;
+        finish(&mut world)?;
+        let share = Share { up: link().up, down: link().down };
+        let bound = fluid_bound(world.torrent().size(), share, &vec![share; leechers.len()]);
+        let took = world.elapsed() - begin - secs(2);
+        assert!(took < bound.mul_f64(1.2), "SIM_SEED={number}: {took:?}, the bound is {bound:?}");
+        let sent = world.node(seed).swarm.snapshot(world.now()).uploaded;
+        assert!(sent * 4 < world.torrent().size() * 5, "SIM_SEED={number}: the seed sent {sent} bytes");
         Ok(())
     });
 }

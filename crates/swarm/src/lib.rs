@@ -16,6 +16,7 @@ pub mod picker;
 pub mod pipeline;
 pub mod rate;
 mod session;
+mod spread;
 mod stats;
 mod swarm;
 mod torrent;

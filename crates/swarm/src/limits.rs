@@ -95,7 +95,7 @@ pub const REQUESTS_INVALID: u32 = 300;
 /// Longest block that we send, bytes: everybody asks for 16 KiB.
 pub const REQUEST_BYTES: u32 = 16_384;
 /// Bytes that the shell may be busy sending to one peer, however slow the peer.
-pub const UPLOAD_WINDOW_LEAST: u32 = 256 << 10;
+pub const UPLOAD_WINDOW_LEAST: u32 = 64 << 10;
 /// Bytes that the shell may be busy sending to one peer, however fast the peer.
 pub const UPLOAD_WINDOW_MOST: u32 = 1 << 20;
 /// Rejects of requests in a row, from a peer that does not choke us, before it is closed (libtorrent's number).
@@ -171,3 +171,13 @@ pub const FROM_ADDRESSES: usize = 1_000;
 pub const GREEDY: u64 = 2;
 /// Times that the budget may keep a peer from being asked between two looks at what could be spilled.
 pub const STARVED_FILLS: u32 = 64;
+/// Interested peers from which on a seed tells each of them which pieces to ask for.
+pub const CROWD: usize = 2;
+/// Pieces that a peer is told in advance, beside as many as it has asked for: it begins one while the next is under way.
+pub const SUGGESTIONS: usize = 2;
+/// How long a request may wait because another peer is getting the piece: well below what others take for a stall.
+pub const UPLOAD_PUT_OFF: Duration = Duration::from_secs(3);
+/// Most pieces that a peer is told in advance.
+pub const SUGGESTIONS_MOST: usize = 64;
+/// A peer that gets a piece at less than one of so many parts of another's rate keeps nobody waiting for it.
+pub const AS_FAST: u64 = 4;

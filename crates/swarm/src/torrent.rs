@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use obt_wire::metainfo::{Metainfo, Version};
-use obt_wire::{Bitfield, Geometry, PieceIndex};
+use obt_wire::{BLOCK_SIZE, Bitfield, Geometry, PieceIndex};
 
 use crate::blame::Blame;
 use crate::event::Content;
 use crate::layers::Layers;
 use crate::picker::{Picker, PickerConfig};
+use crate::spread::Spread;
 
 /// One torrent of known shape.
 ///
@@ -21,6 +22,7 @@ pub(crate) struct Torrent {
     pub(crate) picker: Picker,
     pub(crate) blame: Blame,
     pub(crate) layers: Layers,
+    pub(crate) spread: Spread,
 }
 
 impl Torrent {
@@ -34,11 +36,16 @@ impl Torrent {
                 picker.set_unverifiable(pieces);
             }
         }
-        Self { metainfo, have, wanted, picker, blame: Blame::new(), layers }
+        Self { metainfo, have, wanted, picker, blame: Blame::new(), layers, spread: Spread::default() }
     }
 
     pub(crate) fn geometry(&self) -> &Geometry {
         &self.metainfo.info.geometry
+    }
+
+    /// Blocks of a piece that is not a file's last.
+    pub(crate) fn blocks_per_piece(&self) -> usize {
+        self.geometry().piece_length().div_ceil(BLOCK_SIZE).max(1) as usize
     }
 
     /// How many wanted pieces somebody who has `has` could send us.

@@ -15,6 +15,7 @@ struct Draw<'a, 'b> {
     peer: PeerKey,
     has: &'a Bitfield,
     trust: Trust,
+    hints: &'a [PieceIndex],
     left: usize,
     out: &'b mut Vec<Block>,
     fresh: Cursor,
@@ -32,7 +33,8 @@ struct Cursor {
 
 pub(super) fn draw(picker: &mut Picker, asker: &Asker<'_>, want: usize, out: &mut Vec<Block>) {
     let fresh = picker.cursor(asker.peer);
-    let mut draw = Draw { peer: asker.peer, has: asker.has, trust: asker.trust, left: want, out, fresh };
+    let mut draw =
+        Draw { peer: asker.peer, has: asker.has, trust: asker.trust, hints: asker.hints, left: want, out, fresh };
     if let Some(only) = asker.only {
         picker.draw_named(only, &mut draw);
         return;
@@ -137,6 +139,7 @@ impl Picker {
 
     /// Pieces that are not open and that fewer than `below` peers have, rarest first.
     fn draw_fresh(&mut self, below: u32, draw: &mut Draw<'_, '_>) {
+        self.draw_hinted(below, draw);
         let buckets = self.rarity.buckets().min(below as usize);
         while draw.left > 0 && !draw.fresh.done && draw.fresh.bucket < buckets {
             let Some(piece) = self.rarity.bucket(draw.fresh.bucket).get(draw.fresh.at).copied() else {
@@ -154,6 +157,25 @@ impl Picker {
                 self.take(piece, draw);
             } else {
                 draw.fresh.done = true;
+            }
+        }
+    }
+
+    /// Pieces that the peer would like to be asked for, if none are rarer. A seed names each piece to one peer, so that a
+    /// crowd does not draw the same ones.
+    fn draw_hinted(&mut self, below: u32, draw: &mut Draw<'_, '_>) {
+        if draw.hints.is_empty() {
+            return;
+        }
+        let rarest = (0..self.rarity.buckets()).find(|bucket| !self.rarity.bucket(*bucket).is_empty());
+        let Some(rarest) = rarest.and_then(|bucket| u32::try_from(bucket).ok()).filter(|bucket| *bucket < below) else {
+            return;
+        };
+        for piece in draw.hints {
+            let waits = self.rarity.is_waiting(piece.0) && draw.has.has(*piece) && !self.shuns(piece.0, draw.peer);
+            let rare = self.rarity.availability(piece.0) <= rarest;
+            if draw.left > 0 && !draw.fresh.done && waits && rare {
+                draw.fresh.done = !self.open_and_take(piece.0, draw);
             }
         }
     }
@@ -233,7 +255,7 @@ impl Picker {
             let Some(peer) = self.peers.get_mut(&draw.peer) else {
                 return;
             };
-            if peer.outstanding > 0 && peer.cost().saturating_mul(factor) >= cost {
+            if peer.cost_to_try().saturating_mul(factor) >= cost {
                 return;
             }
             peer.outstanding += 1;
@@ -247,7 +269,7 @@ impl Picker {
     /// Looks at peers, not at blocks, since it is asked after every block of the endgame.
     fn cost_to_beat(&self, peer: PeerKey, factor: u64) -> Option<u64> {
         let asker = self.peers.get(&peer)?;
-        let own = if asker.outstanding == 0 { 0 } else { asker.cost().saturating_mul(factor) };
+        let own = asker.cost_to_try().saturating_mul(factor);
         let mut others = self.peers.iter().filter(|(other, known)| **other != peer && known.outstanding > 0);
         others.any(|(_, known)| known.cost() > own).then_some(own)
     }

@@ -60,6 +60,8 @@ pub struct Asker<'a> {
     pub only: Option<&'a [PieceIndex]>,
     /// Whether it may share pieces with others.
     pub trust: Trust,
+    /// Pieces that it would like to be asked for (BEP 6, suggest): they decide between equally rare ones.
+    pub hints: &'a [PieceIndex],
 }
 
 /// What became of a block that came in.
@@ -99,6 +101,11 @@ impl Peer {
     fn cost(&self) -> u64 {
         let bytes = (u64::from(self.outstanding) + 1) * u64::from(BLOCK_SIZE);
         (bytes * 1_000_000).checked_div(self.rate).unwrap_or(u64::MAX)
+    }
+
+    /// The same; of an idle peer that has shown no rate nothing, for there is no other way to find out.
+    fn cost_to_try(&self) -> u64 {
+        if self.rate == 0 && self.outstanding == 0 { 0 } else { self.cost() }
     }
 }
 
@@ -244,6 +251,12 @@ impl Picker {
     #[must_use]
     pub fn availability(&self, piece: PieceIndex) -> u32 {
         self.rarity.availability(piece.0) + self.seeds
+    }
+
+    /// How many peers that lack something have `piece`.
+    #[must_use]
+    pub fn leechers_with(&self, piece: PieceIndex) -> u32 {
+        self.rarity.availability(piece.0)
     }
 
     // Requests.

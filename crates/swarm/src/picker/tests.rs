@@ -53,7 +53,16 @@ impl Bench {
 
     fn pick_at(&mut self, peer: PeerKey, rate: u64, want: usize) -> Vec<Block> {
         let mut out = Vec::new();
-        let asker = Asker { peer, has: &self.has[&peer], rate, only: None, trust: Trust::Full };
+        let asker = Asker { peer, has: &self.has[&peer], rate, only: None, trust: Trust::Full, hints: &[] };
+        self.picker.pick(&asker, want, &mut out);
+        self.picker.check().unwrap();
+        out
+    }
+
+    fn pick_on_parole(&mut self, peer: PeerKey, want: usize) -> Vec<Block> {
+        let mut out = Vec::new();
+        let asker =
+            Asker { peer, has: &self.has[&peer], rate: 1_000_000, only: None, trust: Trust::Parole, hints: &[] };
         self.picker.pick(&asker, want, &mut out);
         self.picker.check().unwrap();
         out
@@ -244,7 +253,8 @@ fn in_the_endgame_a_slow_peer_does_not_repeat_the_work_of_a_fast_one() {
     bench.join_seed(A);
     bench.join_seed(B);
     bench.pick_at(A, 10_000_000, 40);
-    assert_eq!(bench.pick_at(B, 1_000, 40).len(), 1, "it has nothing better to do, so it tries one");
+    assert_eq!(bench.pick_at(B, 1_000, 40), []);
+    assert_eq!(bench.pick_at(B, 0, 40).len(), 1, "of whom nothing is known one is tried");
 }
 
 #[test]
@@ -418,9 +428,44 @@ fn allowed_fast_pieces_are_all_that_a_choking_peer_is_asked_for() {
     bench.join_seed(A);
     let mut out = Vec::new();
     let only = [PieceIndex(6), PieceIndex(2)];
-    let asker = Asker { peer: A, has: &bench.has[&A], rate: 0, only: Some(&only), trust: Trust::Full };
+    let asker = Asker { peer: A, has: &bench.has[&A], rate: 0, only: Some(&only), trust: Trust::Full, hints: &[] };
     bench.picker.pick(&asker, 100, &mut out);
     assert_eq!(out, [block(6, 0), block(6, 1), block(2, 0), block(2, 1)]);
+}
+
+#[test]
+fn a_peer_on_parole_gets_pieces_of_its_own_while_there_are_any() {
+    let mut bench = Bench::new(3, 4, 100);
+    bench.join_seed(A);
+    bench.join_seed(B);
+    let of_a = pieces(&bench.pick(A, 2));
+    let of_b = bench.pick_on_parole(B, 2);
+    assert!(pieces(&of_b).is_disjoint(&of_a));
+    assert_eq!(pieces(&bench.pick(A, 2)), of_a, "A goes on with its piece");
+    assert!(pieces(&bench.pick(A, 100)).is_disjoint(&pieces(&of_b)), "and gets nothing of B's");
+    assert_eq!(pieces(&bench.pick_on_parole(B, 100)), pieces(&of_b));
+}
+
+#[test]
+fn a_peer_on_parole_shares_what_is_left_when_nothing_else_is() {
+    let mut bench = Bench::new(1, 4, 100);
+    bench.join_seed(A);
+    bench.join_seed(B);
+    bench.pick(A, 2);
+    assert_eq!(bench.pick_on_parole(B, 2), [block(0, 2), block(0, 3)]);
+}
+
+#[test]
+fn a_piece_of_its_own_that_a_peer_has_no_more_is_not_asked_of_it() {
+    let mut bench = Bench::new(2, 2, 100);
+    bench.join(A, [0]);
+    bench.join(B, [0]);
+    let asked = bench.pick_on_parole(A, 2);
+    bench.receive(A, asked[0]);
+    bench.leave(A);
+    bench.join(A, []);
+    assert!(bench.pick_on_parole(A, 2).is_empty());
+    assert_eq!(bench.pick(B, 2), asked[1..]);
 }
 
 #[test]
@@ -432,7 +477,11 @@ fn blocks_of_padding_are_not_asked_for() {
     assert_eq!(picker.left(), u64::from(BLOCK_SIZE) + 6);
     picker.peer_joined(A, &Bitfield::full(2));
     let mut out = Vec::new();
-    picker.pick(&Asker { peer: A, has: &Bitfield::full(2), rate: 0, only: None, trust: Trust::Full }, 100, &mut out);
+    picker.pick(
+        &Asker { peer: A, has: &Bitfield::full(2), rate: 0, only: None, trust: Trust::Full, hints: &[] },
+        100,
+        &mut out,
+    );
     out.sort_unstable();
     assert_eq!(out, [block(0, 0), block(0, 1), block(1, 0)]);
 }
@@ -450,6 +499,18 @@ fn a_peer_with_few_pieces_of_many_is_served_rarest_first_too() {
 }
 
 #[test]
+fn a_hint_decides_between_equally_rare_pieces_and_not_against_rarer_ones() {
+    let mut bench = Bench::new(100, 2, 100);
+    bench.join_seed(A);
+    bench.join(B, [0, 1]);
+    let mut out = Vec::new();
+    let hints = [PieceIndex(0), PieceIndex(77), PieceIndex(33)];
+    let asker = Asker { peer: A, has: &bench.has[&A], rate: 0, only: None, trust: Trust::Full, hints: &hints };
+    bench.picker.pick(&asker, 4, &mut out);
+    assert_eq!(out, [block(77, 0), block(77, 1), block(33, 0), block(33, 1)]);
+}
+
+#[test]
 fn different_leechers_ask_a_seed_for_different_pieces() {
     let picked: BTreeSet<u32> = (0..10)
         .map(|seed| {
@@ -458,7 +519,11 @@ fn different_leechers_ask_a_seed_for_different_pieces() {
             let mut picker = Picker::new(&geometry, &have, &wanted, PickerConfig::default(), seed);
             picker.peer_joined(A, &wanted);
             let mut out = Vec::new();
-            picker.pick(&Asker { peer: A, has: &wanted, rate: 0, only: None, trust: Trust::Full }, 1, &mut out);
+            picker.pick(
+                &Asker { peer: A, has: &wanted, rate: 0, only: None, trust: Trust::Full, hints: &[] },
+                1,
+                &mut out,
+            );
             out[0].piece.0
         })
         .collect();
@@ -662,7 +727,7 @@ impl Model {
         };
         let mut waiting = self.waiting(&has);
         let mut out = Vec::new();
-        self.picker.pick(&Asker { peer, has: &has, rate, only: None, trust: Trust::Full }, want, &mut out);
+        self.picker.pick(&Asker { peer, has: &has, rate, only: None, trust: Trust::Full, hints: &[] }, want, &mut out);
         assert!(out.len() <= want);
         for block in &out {
             let piece = block.piece.0;

@@ -92,6 +92,10 @@ pub(crate) struct Session {
     pub(crate) trust: Trust,
     /// There was less to ask of it than it could take.
     pub(crate) hungry: bool,
+    /// Pieces that it would like to be asked for, as it says.
+    pub(crate) hints: Vec<PieceIndex>,
+    /// Pieces that we would like it to ask for, and it has not yet.
+    pub(crate) suggested: Vec<PieceIndex>,
     /// When it first refused a piece that it is not forgiven for.
     pub(crate) refused_at: Option<Instant>,
     /// Rejects that may come for requests that were taken back.
@@ -140,6 +144,8 @@ impl Session {
             good_blocks: 0,
             trust: Trust::Full,
             hungry: false,
+            hints: Vec::new(),
+            suggested: Vec::new(),
             refused_at: None,
             stray_rejects_due: 0,
             metadata_requests: None,
@@ -239,6 +245,11 @@ impl Session {
     /// Whether one side got something from the other.
     pub(crate) fn was_useful(&self) -> bool {
         self.pipeline.received_bytes() > 0 || self.sent.total() > 0
+    }
+
+    /// Whether one side owes the other a block.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.pipeline.outstanding() > 0 || self.uploads.is_waiting()
     }
 
     /// Whether nothing came for too long.

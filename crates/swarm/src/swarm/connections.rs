@@ -133,6 +133,7 @@ impl Swarm {
         if let Some(metadata) = &mut self.metadata {
             metadata.remove_source(peer);
         }
+        self.stopped_getting(peer, now);
         self.choker.peer_left(peer);
         if session.interested && !session.choked {
             self.slot_freed(now);

@@ -46,6 +46,7 @@ impl Swarm {
             rate: session.pipeline.rate(now),
             only: session.choking.then_some(session.allowed_fast.as_slice()),
             trust: session.trust,
+            hints: &session.hints,
         };
         torrent.picker.pick(&asker, granted, &mut self.picked);
         self.download.take(self.picked.len() as u64 * block, now);
@@ -326,20 +327,20 @@ impl Swarm {
         }
     }
 
-    /// Tells everybody who lacks the piece, and counts it out with those who have it.
+    /// Tells everybody, and counts the piece out with those who have it. A seed is told too: it wants to know what it need
+    /// not send to others.
     fn tell_have(&mut self, piece: PieceIndex, wanted: bool, now: Instant) {
         let Self { sessions, actions, .. } = self;
         for (peer, session) in sessions.iter_mut() {
-            if session.has().has(piece) {
-                session.useful_pieces -= u32::from(wanted);
-                if session.useful_pieces == 0 && session.interesting {
-                    session.interesting = false;
-                    session.last_sent = now;
-                    actions.push_back(Action::Send { peer: *peer, message: Message::NotInterested });
-                }
-            } else {
-                session.last_sent = now;
-                actions.push_back(Action::Send { peer: *peer, message: Message::Have(piece.0) });
+            session.last_sent = now;
+            actions.push_back(Action::Send { peer: *peer, message: Message::Have(piece.0) });
+            if !session.has().has(piece) {
+                continue;
+            }
+            session.useful_pieces -= u32::from(wanted);
+            if session.useful_pieces == 0 && session.interesting {
+                session.interesting = false;
+                actions.push_back(Action::Send { peer: *peer, message: Message::NotInterested });
             }
         }
     }
@@ -450,6 +451,7 @@ impl Swarm {
             self.update_interest(peer, now);
             self.fill(peer, now);
         }
+        self.spread_out(piece, now);
     }
 
     /// Counts anew what a peer could send us, and says whether we are interested.

@@ -37,7 +37,7 @@ impl Swarm {
             Message::Bitfield(bytes) => self.bitfield(peer, bytes, now),
             Message::Request(request) => self.request(peer, request, now),
             Message::Cancel(request) => self.cancel_request(peer, request, now),
-            Message::Suggest(piece) => self.hint(peer, piece).map(drop),
+            Message::Suggest(piece) => self.suggested(peer, piece),
             Message::HaveAll => self.summary(peer, true, now),
             Message::HaveNone => self.summary(peer, false, now),
             Message::Reject(request) => {
@@ -107,6 +107,13 @@ impl Swarm {
         self.recount(peer, now);
         self.fill(peer, now);
         self.drop_if_complete(peer, now);
+    }
+
+    fn suggested(&mut self, peer: PeerKey, piece: u32) -> Result<(), Offence> {
+        if let (Some(piece), Some(session)) = (self.hint(peer, piece)?, self.sessions.get_mut(&peer)) {
+            session.hint(piece);
+        }
+        Ok(())
     }
 
     /// A hint about a piece; the piece, if there is such a one.

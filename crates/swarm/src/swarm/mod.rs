@@ -2,6 +2,7 @@
 
 mod asks;
 mod connections;
+mod crowd;
 mod downloads;
 mod goodbye;
 mod invariants;
@@ -459,7 +460,7 @@ impl Swarm {
         let mut busy = false;
         for peer in keys {
             self.look_at(peer, now);
-            busy |= self.sessions.get(&peer).is_some_and(|session| session.pipeline.outstanding() > 0);
+            busy |= self.sessions.get(&peer).is_some_and(Session::is_busy);
         }
         if self.sessions.len() >= self.config.connections && self.peers.untried() > 0 {
             self.make_room(now);
@@ -484,6 +485,7 @@ impl Swarm {
             self.send(peer, Message::KeepAlive, now);
         }
         self.take_late(peer, now);
+        self.end_waits(peer, now);
     }
 }
 

@@ -99,6 +99,8 @@ impl Swarm {
         if let Some(session) = self.sessions.get_mut(&peer) {
             session.choked = false;
             session.uploads.unchoked();
+            // What to ask for is said first, so that not even the first request is a draw.
+            self.suggest(peer, now);
             self.send(peer, Message::Unchoke, now);
         }
     }
@@ -110,7 +112,9 @@ impl Swarm {
         session.choked = true;
         let fast = session.fast;
         let waiting = session.uploads.clear();
+        session.suggested.clear();
         self.send(peer, Message::Choke, now);
+        self.stopped_getting(peer, now);
         // Without BEP 6 the choke says it all.
         for request in waiting.filter(|_| fast) {
             self.send(peer, Message::Reject(request), now);
@@ -137,7 +141,9 @@ impl Swarm {
             session.uploads.push(request)?
         };
         if taken {
+            self.asked_for(peer, PieceIndex(request.piece), now);
             self.pump(peer, now);
+            self.tick_within(now);
         } else if fast {
             self.send(peer, Message::Reject(request), now);
         }
@@ -159,18 +165,26 @@ impl Swarm {
     }
 
     /// Hands the peer's requests to the shell, as far as it is not busy with it and the rate allows.
-    fn pump(&mut self, peer: PeerKey, now: Instant) {
+    pub(super) fn pump(&mut self, peer: PeerKey, now: Instant) {
         while self.pump_one(peer, now) {}
     }
 
     /// Hands one request to the shell; false where nothing more goes.
     fn pump_one(&mut self, peer: PeerKey, now: Instant) -> bool {
-        let (Some(session), Some(torrent)) = (self.sessions.get_mut(&peer), &self.torrent) else {
+        let (Some(session), Some(torrent)) = (self.sessions.get(&peer), &self.torrent) else {
             return false;
         };
         let Some(request) = session.uploads.next(session.sent.rate(now)) else {
             return false;
         };
+        let waits = self.had_better_wait(session, torrent, PieceIndex(request.piece), now);
+        let (Some(session), Some(torrent)) = (self.sessions.get_mut(&peer), &self.torrent) else {
+            return false;
+        };
+        if waits {
+            session.uploads.put_off(now);
+            return true;
+        }
         if !torrent.have.has(PieceIndex(request.piece)) {
             session.uploads.drop_next();
             if session.fast {

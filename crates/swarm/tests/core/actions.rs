@@ -58,7 +58,7 @@ fn the_extension_handshake_comes_first_and_tells_about_us() {
 }
 
 #[test]
-fn a_piece_is_asked_for_accepted_verified_and_told_to_those_who_lack_it() {
+fn a_piece_is_asked_for_accepted_verified_and_told_to_all() {
     let mut bench = Bench::of(1, &[]);
     bench.connect(A);
     assert_eq!(bench.hear(A, Message::HaveAll), [send(A, Message::Interested)]);
@@ -72,6 +72,7 @@ fn a_piece_is_asked_for_accepted_verified_and_told_to_those_who_lack_it() {
     let verified = Event::Verified { piece: PieceIndex(0), verdict: Verdict::Good, block_digests: Vec::new() };
     let actions = bench.tell(verified);
     let expected = [
+        send(A, Message::Have(0)),
         send(A, Message::NotInterested),
         send(B, Message::Have(0)),
         Action::Completed,
