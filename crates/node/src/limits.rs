@@ -38,11 +38,10 @@ pub const PEER_PORTS: u16 = 32;
 
 /// Batches from connections that wait for their torrent's task. When it is full, connections stop reading.
 pub const INBOX_BATCHES: usize = 256;
-/// Commands of a torrent that wait for one connection. A peer past it reads nothing of what it asked for: it is
-/// closed. Far above what the core has under way with one peer (500 uploads, 2,000 requests, a `have` for each piece
-/// that comes in meanwhile).
-pub const OUTBOX_COMMANDS: usize = 16_384;
-/// Bytes in the queue of a connection's writer above which it takes no more commands from the outbox.
+/// Bytes of messages that wait for one connection to take them. A peer past it does not read: it is closed. Far above
+/// what the core has under way with one peer (500 blocks, 2,000 requests) and 100,000 `have`s beside; B-CONN allows 2 MiB.
+pub const OUTBOX_BYTES: usize = 1 << 20;
+/// Bytes in the queue of a connection's writer above which it takes no more from the outbox.
 pub const WRITE_QUEUE_BYTES: usize = 64 << 10;
 /// Blocks read by one system call at most: 128 KiB make its cost vanish, and fit in a core's own cache.
 pub const READ_BLOCKS: usize = 8;
@@ -66,6 +65,9 @@ pub const RATE_SHARE: Duration = Duration::from_secs(1);
 /// Commands to a torrent that wait for its task; whoever sends one more waits.
 pub const TORRENT_COMMANDS: usize = 64;
 
+/// How long a share waits for its first announce before it says that it shares: longer than an exchange with a tracker
+/// that is well takes.
+pub const SHARE_ANNOUNCE: Duration = Duration::from_secs(3);
 /// Time for the `stopped` announces when the process stops: they are a courtesy (F03).
 pub const STOP_ANNOUNCE: Duration = Duration::from_secs(1);
 /// Time for a graceful stop as a whole (F03); what is not done then is left to the next start.

@@ -1,13 +1,14 @@
 //! Sockets of peers: listening, dialling, and one task for each connection.
 //!
 //! A connection moves bytes between its socket and its torrent's task: messages and blocks go up in batches through
-//! a bounded queue ([`Report`]), commands come down through an [`Outbox`]. What any of them means is decided in
+//! a bounded queue ([`Report`]), what is to be sent comes down through an [`Outbox`]. What any of them means is decided in
 //! `obt-swarm`.
 
 mod dialer;
 mod handshake;
 mod listener;
 mod outbox;
+mod outgoing;
 mod peer_conn;
 mod reader;
 mod stream;
@@ -18,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 use obt_swarm::PeerKey;
 use obt_wire::PieceIndex;
-use obt_wire::peer::{Message, PieceHeader, Request};
+use obt_wire::peer::{Message, PieceHeader};
 use tokio::sync::Semaphore;
 
 use crate::buffers::{BlockBuf, Pool};
@@ -28,6 +29,7 @@ pub(crate) use dialer::{Dialed, Dialer};
 pub(crate) use handshake::answer;
 pub(crate) use listener::{Arrival, Listener, bind};
 pub(crate) use outbox::Outbox;
+pub(crate) use outgoing::Outgoing;
 pub(crate) use peer_conn::Connection;
 
 /// What a connection tells its torrent.
@@ -52,15 +54,6 @@ pub(crate) enum Item {
     Uploaded(u32),
     /// A block could not be read.
     UploadFailed(PieceIndex),
-}
-
-/// What a torrent tells a connection.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Send this message.
-    Send(Message),
-    /// Send this block.
-    Upload(Request),
 }
 
 /// What all connections of a torrent share.

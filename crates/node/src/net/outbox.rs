@@ -1,13 +1,13 @@
-//! The commands of a torrent that wait for one connection.
+//! What a torrent has for one connection and the connection has not taken yet.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::Command;
-use crate::limits::OUTBOX_COMMANDS;
+use super::Outgoing;
+use crate::limits::OUTBOX_BYTES;
 
-/// A bounded queue of commands that is filled and emptied in batches, without an allocation once it has grown.
+/// A bounded queue that is filled and emptied in batches, without an allocation once it has grown.
 ///
 /// A torrent never waits for a connection: what does not fit is [`Full`], and the torrent closes that connection.
 #[derive(Debug, Default)]
@@ -18,15 +18,15 @@ pub(crate) struct Outbox {
 
 #[derive(Debug, Default)]
 struct State {
-    commands: Vec<Command>,
+    waiting: Outgoing,
     closed: bool,
 }
 
-/// The connection takes no commands: its peer does not read.
+/// The connection takes nothing more: its peer does not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
 
-/// Whether more commands may follow.
+/// Whether more may follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outlook {
     Open,
@@ -38,19 +38,15 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves all of `commands` to the connection, and leaves the capacity.
-    pub(crate) fn append(&self, commands: &mut Vec<Command>) -> Result<(), Full> {
+    /// Moves all of `outgoing` to the connection, and leaves the capacity.
+    pub(crate) fn append(&self, outgoing: &mut Outgoing) -> Result<(), Full> {
         {
             let mut state = self.state();
-            if state.commands.len() + commands.len() > OUTBOX_COMMANDS {
-                commands.clear();
+            if state.waiting.memory() + outgoing.memory() > OUTBOX_BYTES {
+                outgoing.clear();
                 return Err(Full);
             }
-            if state.commands.is_empty() {
-                std::mem::swap(&mut state.commands, commands);
-            } else {
-                state.commands.append(commands);
-            }
+            state.waiting.append(outgoing);
         }
         self.filled.notify_one();
         Ok(())
@@ -60,25 +56,25 @@ impl Outbox {
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        state.commands.clear();
+        state.waiting.clear();
         drop(state);
         self.filled.notify_one();
     }
 
-    /// Moves what waits into `into`, which is empty.
-    pub(crate) fn take(&self, into: &mut Vec<Command>) -> Outlook {
+    /// Moves what waits behind what is in `queue`.
+    pub(super) fn take(&self, queue: &mut Outgoing) -> Outlook {
         let mut state = self.state();
-        std::mem::swap(&mut state.commands, into);
+        queue.append(&mut state.waiting);
         if state.closed { Outlook::Closed } else { Outlook::Open }
     }
 
     /// Whether the connection is to end.
-    pub(crate) fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.state().closed
     }
 
     /// Waits until there is something to take.
-    pub(crate) async fn filled(&self) {
+    pub(super) async fn filled(&self) {
         self.filled.notified().await;
     }
 }
@@ -89,34 +85,38 @@ mod tests {
 
     use super::*;
 
+    fn have(piece: u32) -> Outgoing {
+        let mut outgoing = Outgoing::default();
+        outgoing.push(&Message::Have(piece));
+        outgoing
+    }
+
     #[test]
-    fn commands_come_out_in_order_and_at_once() {
+    fn messages_come_out_in_order_and_at_once() {
         let outbox = Outbox::default();
-        outbox.append(&mut vec![Command::Send(Message::Have(1))]).unwrap();
-        outbox.append(&mut vec![Command::Send(Message::Have(2)), Command::Send(Message::Have(3))]).unwrap();
-        let mut taken = Vec::new();
+        outbox.append(&mut have(1)).unwrap();
+        outbox.append(&mut have(2)).unwrap();
+        let mut taken = have(0);
         assert_eq!(outbox.take(&mut taken), Outlook::Open);
-        let haves: Vec<_> = taken.iter().map(|command| matches!(command, Command::Send(Message::Have(_)))).collect();
-        assert_eq!(haves, [true; 3]);
+        let pieces: Vec<u8> = taken.bytes(27).chunks(9).map(|message| message[8]).collect();
+        assert_eq!(pieces, [0, 1, 2]);
     }
 
     #[test]
     fn w23_a_peer_that_never_reads_fills_its_outbox_and_no_more() {
         let outbox = Outbox::default();
-        let one = || vec![Command::Send(Message::KeepAlive)];
-        for _ in 0..OUTBOX_COMMANDS {
-            outbox.append(&mut one()).unwrap();
-        }
-        assert_eq!(outbox.append(&mut one()), Err(Full));
+        let appended = (0..).take_while(|piece| outbox.append(&mut have(*piece)).is_ok()).count();
+        assert!(appended >= 100_000, "{appended}");
+        assert!(outbox.state().waiting.memory() <= OUTBOX_BYTES);
     }
 
     #[tokio::test]
     async fn closing_wakes_the_connection() {
         let outbox = Outbox::default();
-        outbox.append(&mut vec![Command::Send(Message::KeepAlive)]).unwrap();
+        outbox.append(&mut have(1)).unwrap();
         outbox.close();
         outbox.filled().await;
-        let mut taken = Vec::new();
+        let mut taken = Outgoing::default();
         assert_eq!(outbox.take(&mut taken), Outlook::Closed);
         assert!(taken.is_empty());
     }

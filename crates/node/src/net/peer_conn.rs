@@ -18,7 +18,7 @@ use super::outbox::Outlook;
 use super::reader::{self, ReadError, Reader};
 use super::stream::PeerStream;
 use super::upload::{self, Stretch, WriteError, Writer};
-use super::{Command, Item, Outbox, Report, Shared};
+use super::{Item, Outbox, Report, Shared};
 use crate::limits::{PROGRESS, TURN, WRITE_STALL};
 
 /// Why a connection ended from this side.
@@ -49,8 +49,6 @@ pub(crate) struct Connection {
     shared: Arc<Shared>,
     /// Blocks that we asked for and that are not here, more or less: says how to read.
     expected: usize,
-    /// What was taken from the outbox; here to keep its capacity.
-    commands: Vec<Command>,
     items: Vec<Item>,
     progress: Instant,
     /// Since when the peer has taken nothing of what is to be written.
@@ -81,7 +79,6 @@ impl Connection {
             torrent,
             shared,
             expected: 0,
-            commands: Vec::new(),
             items: Vec::new(),
             progress: now,
             stalled: None,
@@ -93,7 +90,7 @@ impl Connection {
     /// Queues our answer to a handshake in front of everything else.
     #[must_use]
     pub(crate) fn answering(mut self, handshake: &Handshake) -> Self {
-        self.writer.push_bytes(&handshake.encode());
+        self.writer.queue().push_bytes(&handshake.encode());
         self
     }
 
@@ -129,15 +126,10 @@ impl Connection {
         if self.writer.is_long() {
             return if self.outbox.is_closed() { Err(Ended::ByTorrent) } else { Ok(()) };
         }
-        if self.outbox.take(&mut self.commands) == Outlook::Closed {
+        if self.outbox.take(self.writer.queue()) == Outlook::Closed {
             return Err(Ended::ByTorrent);
         }
-        for command in self.commands.drain(..) {
-            if matches!(command, Command::Send(Message::Request(_))) {
-                self.expected += 1;
-            }
-            self.writer.push(command);
-        }
+        self.expected += self.writer.queue().take_requests();
         Ok(())
     }
 

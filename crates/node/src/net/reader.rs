@@ -108,9 +108,9 @@ impl Reader {
         self.spares.push_front(buffer);
     }
 
-    /// Gives buffers back that are held for blocks to come, as far as none are expected.
+    /// Gives buffers back that the next read is not likely to fill.
     pub(super) fn settle(&mut self, expected: usize) {
-        self.spares.truncate(expected);
+        self.spares.truncate(expected.min(self.depth));
     }
 
     /// Reads once, and appends what became whole to `items`. `expected` is how many blocks were asked for and are not

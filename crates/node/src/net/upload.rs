@@ -1,23 +1,22 @@
-//! From commands to a stream of bytes: small messages are gathered into one write, and blocks go from the page cache
+//! From a queue to a stream of bytes: small messages are gathered into one write, and blocks go from the page cache
 //! to the socket without passing through user space.
 //!
 //! A block's place on disk is looked up, and checked, when its turn comes: until its header is sent it can still be
 //! given up without harm to the connection.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
 use obt_wire::peer::{PieceHeader, Request};
 use obt_wire::{BLOCK_SIZE, PieceIndex};
 use thiserror::Error;
 
+use super::outgoing::Part;
 use super::stream::{FileSent, Follow, PeerStream};
-use super::{Command, Item};
+use super::{Item, Outgoing};
 use crate::disk::{Store, StoreError, UploadPlan, UploadSlice};
 use crate::limits::{READ_BLOCKS, TURN, WRITE_QUEUE_BYTES};
 
@@ -92,14 +91,6 @@ impl Stretch {
     }
 }
 
-#[derive(Debug)]
-enum Out {
-    /// So many of the gathered bytes.
-    Bytes(usize),
-    /// A block.
-    Block(Request),
-}
-
 /// A block whose place on disk is known.
 #[derive(Debug)]
 struct Sending {
@@ -115,38 +106,16 @@ struct Sending {
 /// The writing half of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
-    queue: VecDeque<Out>,
-    /// What the `Out::Bytes` of the queue stand for, in order.
-    bytes: BytesMut,
+    queue: Outgoing,
     sending: Option<Sending>,
     /// A stretch that was in memory a moment ago: its blocks need not be looked for one by one.
     warm: Option<Stretch>,
 }
 
 impl Writer {
-    /// Queues bytes as they are.
-    pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-        self.gathered(bytes.len());
-    }
-
-    /// Queues what a command says.
-    pub(super) fn push(&mut self, command: Command) {
-        match command {
-            Command::Send(message) => {
-                let before = self.bytes.len();
-                message.encode(&mut self.bytes);
-                self.gathered(self.bytes.len() - before);
-            }
-            Command::Upload(request) => self.queue.push_back(Out::Block(request)),
-        }
-    }
-
-    fn gathered(&mut self, more: usize) {
-        match self.queue.back_mut() {
-            Some(Out::Bytes(bytes)) => *bytes += more,
-            _ => self.queue.push_back(Out::Bytes(more)),
-        }
+    /// What is to be written, in order.
+    pub(super) fn queue(&mut self) -> &mut Outgoing {
+        &mut self.queue
     }
 
     /// Whether there is nothing to write.
@@ -156,7 +125,7 @@ impl Writer {
 
     /// Whether it is better to write before more is queued.
     pub(super) fn is_long(&self) -> bool {
-        self.bytes.len() > WRITE_QUEUE_BYTES
+        self.queue.memory() > WRITE_QUEUE_BYTES
     }
 
     /// What a [`Turn::Cold`] asked for is done.
@@ -207,25 +176,17 @@ impl Writer {
             self.sending = None;
             return Ok(None);
         }
-        match self.queue.front_mut() {
+        match self.queue.first() {
             None => return Ok(Some(Turn::Done)),
-            Some(Out::Bytes(left)) => {
-                let wanted = *left;
-                let bytes = self.bytes.get(..wanted).unwrap_or(&self.bytes);
-                let follow = if self.queue.len() > 1 { Follow::More } else { Follow::Nothing };
-                let Some(sent) = stream.try_send(bytes, follow)? else {
+            Some((Part::Bytes(length), more)) => {
+                let follow = if more { Follow::More } else { Follow::Nothing };
+                let Some(sent) = stream.try_send(self.queue.bytes(length), follow)? else {
                     return Ok(Some(Turn::Full));
                 };
-                self.bytes.advance(sent);
-                if sent == wanted {
-                    self.queue.pop_front();
-                } else if let Some(Out::Bytes(left)) = self.queue.front_mut() {
-                    *left -= sent;
-                }
+                self.queue.advance(sent);
             }
-            Some(Out::Block(request)) => {
-                let request = *request;
-                self.queue.pop_front();
+            Some((Part::Block(request), _)) => {
+                self.queue.pop_block();
                 match store.map(|store| store.upload(&request)) {
                     Some(Ok(plan)) => self.sending = Some(Sending::new(request, plan)),
                     failed => {
@@ -346,4 +307,72 @@ fn is_resident(file: &File, offset: u64) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn is_resident(_: &File, _: u64) -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use tokio::io::{AsyncReadExt, Interest};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    async fn pair() -> (PeerStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (ours, theirs) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (PeerStream::new(ours.unwrap()).unwrap(), theirs.unwrap().0)
+    }
+
+    fn file(bytes: &[u8]) -> Arc<File> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        Arc::new(file)
+    }
+
+    #[tokio::test]
+    async fn f18_bytes_of_files_arrive_the_same_with_and_without_the_help_of_the_kernel() {
+        let (ours, mut theirs) = pair().await;
+        let bytes: Vec<u8> = (0..50_000_u32).map(|at| (at % 251) as u8).collect();
+        let file = file(&bytes);
+        let slice = UploadSlice::File { file: Arc::clone(&file), offset: 100, length: 16_384 };
+        let mut received = vec![0; 16_384];
+        for by_kernel in [true, false] {
+            let mut done = 0;
+            while done < 16_384 {
+                ours.ready(Interest::WRITABLE).await.unwrap();
+                let left = 16_384 - done;
+                let sent = match by_kernel {
+                    true => send_slice(&ours, &slice, done, left).unwrap(),
+                    false => copy_slice(&ours, &file, 100 + u64::from(done), left as usize).unwrap(),
+                };
+                done += sent.unwrap_or(0) as u32;
+            }
+            theirs.read_exact(&mut received).await.unwrap();
+            assert_eq!(received, bytes[100..100 + 16_384]);
+        }
+    }
+
+    #[tokio::test]
+    async fn f20_a_file_that_was_cut_is_an_error_and_not_zeros() {
+        let (ours, _theirs) = pair().await;
+        ours.ready(Interest::WRITABLE).await.unwrap();
+        let file = file(&[1; 100]);
+        let slice = UploadSlice::File { file: Arc::clone(&file), offset: 0, length: 16_384 };
+        assert_eq!(send_slice(&ours, &slice, 0, 16_384).unwrap(), Some(100));
+        assert!(matches!(send_slice(&ours, &slice, 100, 16_284), Err(WriteError::Shrunk)));
+        assert!(matches!(copy_slice(&ours, &file, 100, 16_284), Err(WriteError::Shrunk)));
+    }
+
+    #[test]
+    fn a_stretch_that_was_read_covers_its_blocks_for_a_while() {
+        let file = file(&[1; 40_000]);
+        let stretch = Stretch::of_block(&file, 16_384, 32_768).read().unwrap();
+        assert!(stretch.covers(&file, 16_384, 32_768));
+        assert!(stretch.covers(&file, 200_000, 216_384));
+        assert!(!stretch.covers(&file, 0, 16_384));
+        assert!(!stretch.covers(&Arc::new(tempfile::tempfile().unwrap()), 16_384, 32_768));
+        let old = Stretch { seen: Instant::now().checked_sub(FRESH).unwrap(), ..stretch };
+        assert!(!old.covers(&file, 16_384, 32_768));
+    }
 }

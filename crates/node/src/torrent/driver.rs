@@ -32,7 +32,7 @@ use crate::announce::Announce;
 use crate::buffers::BlockBuf;
 use crate::disk::{Done, Store, StoreError};
 use crate::limits::{INBOX_BATCHES, SNAPSHOT, STOP_ANNOUNCE};
-use crate::net::{Arrival, Command, Connection, Dialed, Item, Report, Shared, answer};
+use crate::net::{Arrival, Connection, Dialed, Item, Report, Shared, answer};
 use crate::rates::Rates;
 
 /// Batches of connections that are taken at once.
@@ -321,8 +321,16 @@ impl Driver {
                 tracing::debug!(peer = peer.0, ?reason, "closing a connection");
                 self.peers.close(peer);
             }
-            Action::Send { peer, message } => self.peers.command(peer, Command::Send(message)),
-            Action::Upload { peer, request } => self.peers.command(peer, Command::Upload(request)),
+            Action::Send { peer, message } => {
+                if let Some(outgoing) = self.peers.outgoing(peer) {
+                    outgoing.push(&message);
+                }
+            }
+            Action::Upload { peer, request } => {
+                if let Some(outgoing) = self.peers.outgoing(peer) {
+                    outgoing.push_block(request);
+                }
+            }
             Action::Accept { block } => self.accept(block),
             Action::Verify { piece, digests } => {
                 let blocks = self.assembly.take(piece);

@@ -75,7 +75,11 @@ impl TorrentHandle {
         let mut stats = self.stats.clone();
         let known = stats.wait_for(|stats| stats.metainfo.is_some()).await;
         let metainfo = known.ok().and_then(|stats| stats.metainfo.clone());
-        metainfo.zip(self.readers.store()).ok_or_else(|| self.why_ended())
+        match metainfo.zip(self.readers.store()) {
+            Some(ready) => Ok(ready),
+            // The reason is told a moment after the last of the stats.
+            None => Err(self.finished().await.err().unwrap_or(TorrentError::Stopped)),
+        }
     }
 
     /// Waits until all that is wanted is here under its final name; at once for data that was there.

@@ -1,17 +1,17 @@
-//! The connections of one torrent, and the commands that wait to be handed to them.
+//! The connections of one torrent, and what waits to be handed to them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use obt_swarm::PeerKey;
 
-use crate::net::{Command, Outbox};
+use crate::net::{Outbox, Outgoing};
 
 /// Connections by key.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     connections: BTreeMap<PeerKey, Peer>,
-    /// Those with commands that are not handed over yet.
+    /// Those with something that is not handed over yet.
     touched: Vec<PeerKey>,
     next: u64,
 }
@@ -19,7 +19,7 @@ pub(super) struct Peers {
 #[derive(Debug, Default)]
 struct Peer {
     outbox: Arc<Outbox>,
-    commands: Vec<Command>,
+    outgoing: Outgoing,
 }
 
 impl Peers {
@@ -36,15 +36,13 @@ impl Peers {
         self.connections.remove(&key).is_some()
     }
 
-    /// Adds a command for a connection; for one that is gone it is dropped.
-    pub(super) fn command(&mut self, key: PeerKey, command: Command) {
-        let Some(peer) = self.connections.get_mut(&key) else {
-            return;
-        };
-        if peer.commands.is_empty() {
+    /// Where to put what a connection shall send; None for one that is gone.
+    pub(super) fn outgoing(&mut self, key: PeerKey) -> Option<&mut Outgoing> {
+        let peer = self.connections.get_mut(&key)?;
+        if peer.outgoing.is_empty() {
             self.touched.push(key);
         }
-        peer.commands.push(command);
+        Some(&mut peer.outgoing)
     }
 
     /// Ends a connection.
@@ -54,14 +52,14 @@ impl Peers {
         }
     }
 
-    /// Hands over what [`command`](Self::command) has gathered, once per connection. A peer that leaves too much
+    /// Hands over what [`outgoing`](Self::outgoing) has gathered, once per connection. A peer that leaves too much
     /// unread is closed.
     pub(super) fn flush(&mut self) {
         for key in self.touched.drain(..) {
             let Some(peer) = self.connections.get_mut(&key) else {
                 continue;
             };
-            if peer.outbox.append(&mut peer.commands).is_err() {
+            if peer.outbox.append(&mut peer.outgoing).is_err() {
                 tracing::debug!(peer = key.0, "the peer does not read");
                 peer.outbox.close();
             }

@@ -62,7 +62,6 @@ async fn run(
     let torrent = add.source.hashes().primary();
     let readers = Arc::clone(&ends.readers);
     let ended = live(context, add, rates, ends, &mut orders, &outcome).await;
-    readers.end();
     match &ended {
         Ok(()) | Err(TorrentError::Stopped) => tracing::info!(%torrent, "torrent stopped"),
         Err(error) => tracing::warn!(%torrent, %error, "torrent failed"),
@@ -75,6 +74,7 @@ async fn run(
         }
         untold
     });
+    readers.end();
 }
 
 async fn live(
