@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use obt_swarm::LocalAddresses;
 use obt_wire::{BLOCK_SIZE, InfoHash, PeerId};
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -50,6 +50,8 @@ pub struct Node {
 struct Shared {
     context: Context,
     state: Mutex<State>,
+    /// Wakes whoever divides the limits.
+    limited: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -90,8 +92,9 @@ impl Node {
         };
         let rates = Rates { download: config.download_rate, upload: config.upload_rate };
         let state = State { torrents: BTreeMap::new(), rates, stopping: false, tasks };
-        let shared = Arc::new(Shared { context, state: Mutex::new(state) });
-        let sharing = share_rates(Arc::downgrade(&shared));
+        let limited = Arc::new(Notify::new());
+        let shared = Arc::new(Shared { context, state: Mutex::new(state), limited: Arc::clone(&limited) });
+        let sharing = share_rates(Arc::downgrade(&shared), limited);
         shared.state().tasks.spawn(sharing);
         tracing::info!(port, %peer_id, "listening for peers");
         Ok(Self { shared })
@@ -163,6 +166,7 @@ impl Node {
     /// Replaces the limits, which all torrents share.
     pub fn set_rates(&self, rates: Rates) {
         self.shared.state().rates = rates;
+        self.shared.limited.notify_one();
     }
 
     /// Leaves all swarms and makes durable what is verified, within 5 s; what takes longer is left to the next start.
@@ -194,6 +198,22 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Tells each torrent its part of the limits, which are returned.
+    fn share_rates(&self) -> Rates {
+        let (rates, torrents) = {
+            let state = self.state();
+            (state.rates, state.live().collect::<Vec<_>>())
+        };
+        let used: Vec<(u64, u64)> = torrents.iter().map(TorrentHandle::rates).collect();
+        let downloads = rates.download.map(|limit| divide(limit, used.iter().map(|(download, _)| *download)));
+        let uploads = rates.upload.map(|limit| divide(limit, used.iter().map(|(_, upload)| *upload)));
+        for (at, torrent) in torrents.iter().enumerate() {
+            let of = |shares: &Option<Vec<u64>>| shares.as_ref().and_then(|shares| shares.get(at).copied());
+            torrent.limit(Rates { download: of(&downloads), upload: of(&uploads) });
+        }
+        rates
+    }
 }
 
 impl State {
@@ -204,29 +224,16 @@ impl State {
     }
 }
 
-/// Divides the limits among the torrents again and again, by what each made of its share.
-async fn share_rates(shared: Weak<Shared>) {
-    let mut limited = false;
+/// Divides the limits among the torrents again and again, by what each made of its share. Sleeps while there are none.
+async fn share_rates(shared: Weak<Shared>, limited: Arc<Notify>) {
     loop {
-        sleep(limits::RATE_SHARE).await;
-        let Some(shared) = shared.upgrade() else {
+        let Some(rates) = shared.upgrade().map(|shared| shared.share_rates()) else {
             return;
         };
-        let (rates, torrents) = {
-            let state = shared.state();
-            (state.rates, state.live().collect::<Vec<_>>())
-        };
-        let limits = rates != Rates::default();
-        if !limits && !limited {
-            continue;
-        }
-        limited = limits;
-        let used: Vec<(u64, u64)> = torrents.iter().map(TorrentHandle::rates).collect();
-        let downloads = rates.download.map(|limit| divide(limit, used.iter().map(|(download, _)| *download)));
-        let uploads = rates.upload.map(|limit| divide(limit, used.iter().map(|(_, upload)| *upload)));
-        for (at, torrent) in torrents.iter().enumerate() {
-            let of = |shares: &Option<Vec<u64>>| shares.as_ref().and_then(|shares| shares.get(at).copied());
-            torrent.limit(Rates { download: of(&downloads), upload: of(&uploads) });
+        if rates == Rates::default() {
+            limited.notified().await;
+        } else {
+            sleep(limits::RATE_SHARE).await;
         }
     }
 }
