@@ -143,12 +143,17 @@ fn a_get_that_waits_begins_when_somebody_shares() {
 #[test]
 fn a_get_right_after_the_share_says_it_shares_finds_the_holder() {
     let lab = Lab::new();
-    let bytes = noise(5, MIB);
-    lab.file("data/fresh.bin", &bytes);
     let tracker = lab.tracker();
-    let _one = lab.publish(&tracker, "one", ["data/fresh.bin"]);
-    lab.get(&tracker, "fresh.bin", "out").ends().exits(0);
-    assert_holds(lab.path("out/fresh.bin"), &bytes);
+    let bytes = noise(5, MIB);
+    lab.file("data/0", &bytes);
+    let _share = lab.publish(&tracker, "one", ["data/0"]);
+    lab.get(&tracker, "0", "out").ends().exits(0);
+    for number in 1..10 {
+        let path = lab.file(format!("data/{number}"), &bytes);
+        lab.run(["share".as_ref(), "--state".as_ref(), "one".as_ref(), path.as_os_str()]).exits(0);
+        lab.get(&tracker, &number.to_string(), "out").ends().exits(0);
+        assert_holds(lab.path(format!("out/{number}")), &bytes);
+    }
 }
 
 #[test]

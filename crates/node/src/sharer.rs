@@ -8,19 +8,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use obt_catalogue::names::{Name, Selector};
 use obt_catalogue::signing::Keypair;
-use obt_swarm::{LocalAddresses, TrackerUrl};
+use obt_swarm::{LocalAddresses, TrackerState, TrackerUrl};
 use obt_wire::Sha256Hash;
 use obt_wire::metainfo::Metainfo;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use tokio::time::timeout;
 
 use crate::api_types::Item;
 use crate::disk::Proof;
 use crate::hash::{HashError, MakeOptions, Watch, check, lists_same, make, still_holds};
+use crate::limits::SHARE_ANNOUNCE;
 use crate::node::{Node, NodeError};
 use crate::requester::item_hashes;
 use crate::state::{StateError, StateFolder, write_private};
-use crate::torrent::{AddTorrent, Afterwards, Source, TorrentError, TorrentHandle};
+use crate::torrent::{AddTorrent, Afterwards, Source, TorrentError, TorrentHandle, TorrentStats};
 use crate::tracker_client::{Replace, TrackerClient, TrackerError};
 
 /// Why something cannot be shared.
@@ -98,6 +100,27 @@ pub struct Shared {
     pub handle: TorrentHandle,
     /// What lies in a shared folder and is neither file nor folder; it was left out.
     pub skipped: Vec<PathBuf>,
+}
+
+impl Shared {
+    /// Whether the tracker knows that it is held here; also where the announce failed, and will be tried again.
+    #[must_use]
+    pub fn is_known_to_tracker(&self) -> bool {
+        is_announced(&self.handle.stats().borrow())
+    }
+
+    /// Waits until whoever asks the tracker finds that it is held here; not for ever: a tracker that is slow hears of
+    /// it later.
+    pub async fn until_known_to_tracker(&self) {
+        let mut stats = self.handle.stats();
+        let announced = stats.wait_for(|stats| is_announced(stats));
+        let _ = timeout(SHARE_ANNOUNCE, announced).await;
+    }
+}
+
+fn is_announced(stats: &TorrentStats) -> bool {
+    let trackers = stats.swarm.iter().flat_map(|swarm| &swarm.trackers);
+    trackers.into_iter().any(|tracker| matches!(tracker.state, TrackerState::Working(_) | TrackerState::Failing(_)))
 }
 
 /// How an item came to be shared.

@@ -118,7 +118,10 @@ async fn answer(sharer: Sharer, tracker: String, request: ControlRequest) -> Con
     };
     let options = MakeOptions { version, piece_length: None };
     match sharer.share(&ShareRequest { path, name, replace, options }, Arc::new(Watch::default())).await {
-        Ok(shared) => ControlReply::Shared { item: Box::new(shared.item), tracker },
+        Ok(shared) => {
+            shared.until_known_to_tracker().await;
+            ControlReply::Shared { item: Box::new(shared.item), tracker }
+        }
         Err(error) => refused(error.to_string(), error.hint()),
     }
 }

@@ -1,5 +1,6 @@
 //! `obt share`: publish and serve, through a tracker elsewhere or one of our own.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,11 +37,20 @@ pub(crate) async fn run(args: Share, settings: &Settings, output: Output, stop: 
 
 async fn serve(daemon: &Daemon, requests: &[ShareRequest], output: Output, stop: &Stop) -> anyhow::Result<Status> {
     let control = daemon.serve_control();
+    // Told in their order, as soon as the line that is told finds a holder.
+    let mut untold = VecDeque::new();
     for request in requests {
-        match share(&daemon.sharer, request, output, stop).await? {
-            Some(shared) => announce_shared(daemon, &shared, output)?,
-            None => return Ok(Status::Incomplete),
+        let Some(shared) = share(&daemon.sharer, request, output, stop).await? else {
+            return Ok(Status::Incomplete);
+        };
+        untold.push_back(shared);
+        while let Some(shared) = untold.pop_front_if(|shared| shared.is_known_to_tracker()) {
+            announce_shared(daemon, &shared, output)?;
         }
+    }
+    for shared in untold {
+        shared.until_known_to_tracker().await;
+        announce_shared(daemon, &shared, output)?;
     }
     output.talk("serving; Ctrl-C stops");
     stop.requested().await;
