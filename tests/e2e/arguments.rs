@@ -63,8 +63,11 @@ fn c03_names_may_look_like_flags_after_two_dashes() {
 #[test]
 fn c04_control_characters_never_reach_the_terminal() {
     let lab = Lab::new();
-    for name in ["name\x1b]0;pwn\x07", "a\nb", "a\rb", "\u{9b}31m"] {
+    for (name, shown) in
+        [("n\x1b]0;pwn\x07", r"n\x1b]0;pwn\x07"), ("a\nb", r"a\x0ab"), ("a\rb", r"a\x0db"), ("\u{9b}31m", r"\u{9b}31m")]
+    {
         let ended = lab.run(["get", NOWHERE[0], NOWHERE[1], name]).fails(2, "control characters");
+        assert!(ended.err.contains(&format!("\"{shown}\"")), "{ended}");
         assert!(!ended.err.contains(['\x1b', '\x07', '\r', '\u{9b}']), "{ended:?}");
     }
 }
@@ -76,7 +79,8 @@ fn c05_arguments_that_are_not_utf8_are_told_or_taken() {
     let name = ["get".into(), NOWHERE[0].into(), NOWHERE[1].into(), broken.clone()];
     lab.run(name).fails(2, "UTF-8");
     fs::write(lab.path(&broken), b"content").unwrap();
-    lab.run(["share".into(), broken]).fails(2, "UTF-8");
+    lab.run(["share".into(), broken.clone()]).fails(2, "UTF-8");
+    lab.run(["share".into(), broken, "--as".into(), "content".into()]).fails(2, "not a usable file name");
 }
 
 #[test]

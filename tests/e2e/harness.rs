@@ -325,7 +325,8 @@ impl Ended {
         self
     }
 
-    /// That it failed with this exit status and one sentence, which holds `part`; and that nothing panicked.
+    /// That it failed with this exit status and one sentence, which holds `part`; and that nothing panicked. What it
+    /// says is plain text: it was no terminal.
     #[track_caller]
     pub(crate) fn fails(self, code: i32, part: &str) -> Self {
         let ended = self.exits(code);
@@ -333,6 +334,7 @@ impl Ended {
         assert_eq!(errors.len(), 1, "{ended}");
         assert!(errors[0].contains(part), "no {part:?} in {ended}");
         assert!(!ended.err.contains("panicked"), "{ended}");
+        assert!(!ended.err.contains('\x1b'), "colours where nobody sees them: {ended:?}");
         ended
     }
 

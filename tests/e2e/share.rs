@@ -213,6 +213,28 @@ fn without_a_key_nothing_new_is_published_elsewhere() {
 }
 
 #[test]
+fn a_key_that_the_tracker_made_publishes_until_it_is_revoked() {
+    let lab = Lab::new();
+    lab.file("data/x", b"content");
+    lab.file("data/y", b"other content");
+    let added =
+        lab.run(["tracker", "--json", "--state", "tracker", "key", "add", "her.key", "--label", "her"]).exits(0);
+    let key = added.last()["key"].as_str().unwrap().to_owned();
+    let tracker = lab.tracker();
+    let publish = |path: &str, state: &str| {
+        lab.start(["share", "--json", path, "--state", state, "--tracker", &tracker.address(), "--key-file", "her.key"])
+    };
+    publish("data/x", "one").event("sharing");
+    let listed = lab.run(["tracker", "--json", "--state", "tracker", "key", "list"]).exits(0).last();
+    assert!(
+        listed.as_array().unwrap().iter().any(|one| one["key"] == key.as_str() && one["label"] == "her"),
+        "{listed}"
+    );
+    lab.run(["tracker", "--state", "tracker", "key", "revoke", &key]).exits(0);
+    publish("data/y", "two").ends().fails(2, "");
+}
+
+#[test]
 fn state_and_data_are_apart() {
     let lab = Lab::new();
     lab.file("data/x", b"content");

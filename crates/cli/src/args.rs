@@ -182,7 +182,6 @@ pub(crate) struct Peer {
 
 /// `obt tracker`.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Tracker {
     /// What to do instead of running
     #[command(subcommand)]

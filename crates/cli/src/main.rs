@@ -8,7 +8,7 @@ mod quantity;
 mod settings;
 mod stop;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -49,5 +49,6 @@ fn start_log(verbose: u8) {
     };
     let filter = EnvFilter::try_from_env("OBT_LOG")
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,obt={level},obt_node={level},obt_swarm={level}")));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
 }

@@ -23,7 +23,7 @@ pub(crate) async fn run(args: Create, output: Output, stop: Stop) -> anyhow::Res
         None => own_name(&args.path)?,
     };
     if let Some(url) = args.announce.iter().find(|url| urls::tracker(url).is_none()) {
-        return Err(Told::failed(format!("{:?} is no announce URL", plain(url)))
+        return Err(Told::failed(format!("\"{}\" is no announce URL", plain(url)))
             .hint("for example http://tracker.lab:6969/announce or udp://tracker.lab:6969/announce")
             .into());
     }
@@ -106,7 +106,12 @@ fn report(metainfo: &Metainfo, target: &Path, output: Output) -> anyhow::Result<
     }
     let pieces = info.geometry.pieces();
     let length = show_bytes(info.geometry.piece_length().into());
-    output.talk(format_args!("{}: {} in {pieces} pieces of {length}", plain(&info.name), show_bytes(info.size())));
+    output.talk(format_args!(
+        "{}: {} in {pieces} piece{} of {length}",
+        plain(&info.name),
+        show_bytes(info.size()),
+        if pieces == 1 { "" } else { "s" }
+    ));
     output.line(target.display())?;
     output.line(magnet)
 }

@@ -31,7 +31,7 @@ fn nothing(text: &str, tracker: &str) -> String {
     if text.is_empty() {
         return format!("the catalogue of {tracker} is empty");
     }
-    format!("no name in the catalogue of {tracker} matches {:?}", plain(text))
+    format!("no name in the catalogue of {tracker} matches \"{}\"", plain(text))
 }
 
 fn row(item: &Item, width: usize) -> String {

@@ -87,7 +87,7 @@ pub(crate) enum Wait {
 /// The name as it was typed, which must be UTF-8.
 pub(crate) fn name_argument(typed: &std::ffi::OsStr) -> anyhow::Result<NameArgument> {
     let text = typed.to_str().ok_or_else(|| Told::failed("names are UTF-8, and this one is not"))?;
-    NameArgument::parse(text).map_err(|error| Told::failed(format!("{:?} is no name: {error}", plain(text))).into())
+    NameArgument::parse(text).map_err(|error| Told::failed(format!("\"{}\" is no name: {error}", plain(text))).into())
 }
 
 /// That `folder` is there: a mistyped one is not made.

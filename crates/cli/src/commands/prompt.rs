@@ -97,14 +97,14 @@ fn parse(line: &str) -> Result<Option<(TrackerAddress, NameArgument)>, String> {
     let usage = || "three things, please: the tracker's host, its port, and a name".to_owned();
     let (host, rest) = line.split_once(char::is_whitespace).ok_or_else(usage)?;
     let (port, name) = rest.trim_start().split_once(char::is_whitespace).ok_or_else(usage)?;
-    let wrong_port = || format!("{:?} is not a port: a number from 1 to 65535", plain(port));
+    let wrong_port = || format!("\"{}\" is not a port: a number from 1 to 65535", plain(port));
     if !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong_port());
     }
     let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong_port)?;
     let tracker =
-        TrackerAddress::new(host, port).map_err(|_| format!("{:?} is not a host name or address", plain(host)))?;
-    let name = NameArgument::parse(name.trim()).map_err(|error| format!("{:?} is no name: {error}", plain(name)))?;
+        TrackerAddress::new(host, port).map_err(|_| format!("\"{}\" is not a host name or address", plain(host)))?;
+    let name = NameArgument::parse(name.trim()).map_err(|error| format!("\"{}\" is no name: {error}", plain(name)))?;
     Ok(Some((tracker, name)))
 }
 

@@ -40,7 +40,7 @@ pub(crate) async fn run(args: Publish, settings: &Settings, output: Output) -> a
 /// A name that can be published.
 pub(crate) fn parse_name(text: &str) -> anyhow::Result<Name> {
     Name::parse(text).map_err(|error| {
-        let told = Told::failed(format!("{:?} is no name: {error}", plain(text)));
+        let told = Told::failed(format!("\"{}\" is no name: {error}", plain(text)));
         told.hint("`--as NAME` publishes under another one").into()
     })
 }

@@ -11,13 +11,16 @@ use crate::args::{Tracker, TrackerAction};
 use crate::commands::daemon::{local_address, public_address};
 use crate::commands::keys;
 use crate::commands::service::{start_node, start_tracker};
-use crate::output::{Output, Status};
+use crate::output::{Output, Status, Told};
 use crate::settings::Settings;
 use crate::stop::Stop;
 
 pub(crate) async fn run(args: Tracker, settings: &Settings, output: Output, stop: Stop) -> anyhow::Result<Status> {
     let state = StateFolder::open(&settings.state()?)?;
     if let Some(TrackerAction::Key(action)) = args.action {
+        if args.publish.is_some() {
+            return Err(Told::failed("--publish is for a tracker that runs, not for its keys").into());
+        }
         return keys::run(action, &state, output).await;
     }
     let _lock = state.lock()?;
