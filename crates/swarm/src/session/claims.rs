@@ -86,6 +86,22 @@ impl Claims {
         Ok(true)
     }
 
+    /// Whether a `bitfield` or `have all` from here on adds to what was told: aria2 sends them instead of many `have`s.
+    pub(crate) fn adds(&self) -> bool {
+        self.began && self.early.is_none()
+    }
+
+    /// The pieces of a later `bitfield` that are news.
+    pub(crate) fn news(&self, bytes: &Bytes) -> Result<Vec<PieceIndex>, Offence> {
+        let later = parse(bytes, self.has.len())?;
+        Ok(later.iter().filter(|piece| !self.has.has(*piece)).collect())
+    }
+
+    /// The pieces that a later `have all` makes news of.
+    pub(crate) fn missing(&self) -> Vec<PieceIndex> {
+        Bitfield::full(self.has.len()).iter().filter(|piece| !self.has.has(*piece)).collect()
+    }
+
     /// `have all` or `have none` came. True where [`has`](Self::has) is its whole answer from here on; a second one
     /// changes nothing.
     pub(crate) fn summary(&mut self, all: bool) -> Result<bool, Offence> {

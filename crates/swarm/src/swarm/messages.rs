@@ -78,10 +78,22 @@ impl Swarm {
         let Some(session) = self.sessions.get_mut(&peer) else {
             return Ok(());
         };
+        if session.claims.adds() {
+            let news = session.claims.news(&bytes)?;
+            return self.haves(peer, &news, now);
+        }
         if session.claims.bitfield(bytes)? {
             self.claims_known(peer, now);
         }
         Ok(())
+    }
+
+    /// Pieces that a later summary told of; one that tells nothing new counts as idle talk.
+    fn haves(&mut self, peer: PeerKey, pieces: &[PieceIndex], now: Instant) -> Result<(), Offence> {
+        if pieces.is_empty() {
+            return self.idle_message(peer, now);
+        }
+        pieces.iter().try_for_each(|piece| self.have(peer, piece.0, now))
     }
 
     fn summary(&mut self, peer: PeerKey, all: bool, now: Instant) -> Result<(), Offence> {
@@ -89,6 +101,10 @@ impl Swarm {
         let Some(session) = self.sessions.get_mut(&peer) else {
             return Ok(());
         };
+        if session.claims.adds() {
+            let news = if all { session.claims.missing() } else { Vec::new() };
+            return self.haves(peer, &news, now);
+        }
         if !session.claims.summary(all)? {
             return session.idle_message(now);
         }

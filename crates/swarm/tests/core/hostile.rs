@@ -19,7 +19,7 @@ use crate::bench::{
 
 #[test]
 fn w05_w08_w10_w11_messages_that_cannot_be_right_end_the_connection() {
-    offends(Message::Bitfield(Bytes::from_static(&[0xff, 0xc0])));
+    offends(Message::Bitfield(Bytes::from_static(&[0xff, 0xe0])));
     offends(Message::Have(10));
     offends(Message::Have(u32::MAX));
     offends(Message::HashRequest(HashRequest {
@@ -30,6 +30,18 @@ fn w05_w08_w10_w11_messages_that_cannot_be_right_end_the_connection() {
         proof_layers: 0,
     }));
     offends(Message::Extended { id: 0, payload: Bytes::from_static(b"de") });
+}
+
+#[test]
+fn w10_later_bitfields_add_pieces_as_aria2_sends_them_instead_of_many_haves() {
+    let mut bench = Bench::of(10, &[0]);
+    let fast = Reserved { fast: true, ..Reserved::default() };
+    bench.join(A, fast, Direction::Incoming, 1, false);
+    bench.hear(A, Message::Bitfield(Bytes::from_static(&[0x80, 0])));
+    for message in [Message::Bitfield(Bytes::from_static(&[0x80, 0x40])), Message::HaveAll] {
+        assert!(!bench.hear(A, message.clone()).iter().any(is_misbehaviour), "{message:?}");
+    }
+    assert!(bench.hear(A, Message::Bitfield(Bytes::from_static(&[0xff]))).iter().any(is_misbehaviour));
 }
 
 #[test]
