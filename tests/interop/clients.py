@@ -52,9 +52,8 @@ class Aria2(Client):
 
     @classmethod
     def cannot(cls, role, protocol, payload):
-        # Its info-hash of any hybrid is wrong: it drops the empty key of the file tree and hashes what is left. So it
-        # leeches hybrids from the web seed alone, and seeds them to nobody.
-        return "computes a wrong info-hash for hybrids" if role == "seed" and protocol == "hybrid" else None
+        # It drops the empty key of the file tree and hashes what is left: hybrids come to it from web seeds alone.
+        return "computes a wrong info-hash for hybrids" if protocol == "hybrid" else None
 
     def start(self):
         self.spawn(
@@ -104,7 +103,7 @@ class QBittorrent(Client):
     @classmethod
     def cannot(cls, role, protocol, payload):
         # libtorrent 2.0 of Debian 12 asks for 16 KiB of a last piece that is shorter, where there are no pads.
-        short_end = payload in ("single", "one_byte")
+        short_end = payload != "one_piece"
         return "asks past the end of v2-only files" if (role, protocol) == ("leech", "v2") and short_end else None
 
     def start(self):

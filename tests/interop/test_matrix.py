@@ -52,11 +52,42 @@ def share(tmp_path, started, path, protocol):
 
 
 def fetch_torrent(tmp_path, port, name):
-    """The item's .torrent from the tracker, as any client would get it."""
+    """The item's .torrent from the tracker, without its web seed: bytes are to come from peers here."""
     url = f"http://{TRACKER_ADDRESS}:{port}/items/{urllib.parse.quote(name)}.torrent"
     torrent = tmp_path / "fetched.torrent"
-    torrent.write_bytes(urllib.request.urlopen(url, timeout=10).read())
+    torrent.write_bytes(without(urllib.request.urlopen(url, timeout=10).read(), b"url-list"))
     return torrent
+
+
+def without(torrent: bytes, key: bytes) -> bytes:
+    """A .torrent without one key of its outermost dictionary; all other bytes stay as they are."""
+    out, at = b"d", 1
+    while torrent[at:at + 1] != b"e":
+        colon = torrent.index(b":", at)
+        name_end = colon + 1 + int(torrent[at:colon])
+        end = value_end(torrent, name_end)
+        if torrent[colon + 1:name_end] != key:
+            out += torrent[at:end]
+        at = end
+    return out + b"e"
+
+
+def value_end(data: bytes, at: int) -> int:
+    """Where the bencoded value that begins at `at` ends."""
+    depth = 0
+    while True:
+        kind = data[at:at + 1]
+        if kind in b"dl":
+            depth, at = depth + 1, at + 1
+        elif kind == b"e":
+            depth, at = depth - 1, at + 1
+        elif kind == b"i":
+            at = data.index(b"e", at) + 1
+        else:
+            colon = data.index(b":", at)
+            at = colon + 1 + int(data[at:colon])
+        if depth == 0:
+            return at
 
 
 @pytest.mark.parametrize("client,protocol,payload", cells("leech"))
