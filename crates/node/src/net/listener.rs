@@ -68,17 +68,17 @@ fn bind_any(addr: Option<IpAddr>) -> io::Result<(Vec<TcpListener>, u16)> {
 
 fn bind_port(addr: Option<IpAddr>, port: u16) -> io::Result<(Vec<TcpListener>, u16)> {
     if let Some(addr) = addr {
-        let socket = listen_at(SocketAddr::new(addr, port))?;
+        let socket = listen_at(SocketAddr::new(addr, port), BACKLOG)?;
         let port = socket.local_addr()?.port();
         return Ok((vec![socket], port));
     }
-    let v4 = listen_at(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
+    let v4 = listen_at(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), BACKLOG);
     let port = match &v4 {
         Ok(socket) => socket.local_addr()?.port(),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => return v4.map(|_| (Vec::new(), port)),
         Err(_) => port,
     };
-    match (v4, listen_at(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))) {
+    match (v4, listen_at(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), BACKLOG)) {
         (Ok(v4), Ok(v6)) => Ok((vec![v4, v6], port)),
         (Ok(_), Err(error)) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
         // A machine without one of the two families is served by the other.
@@ -95,16 +95,17 @@ fn bind_port(addr: Option<IpAddr>, port: u16) -> io::Result<(Vec<TcpListener>, u
     }
 }
 
-fn listen_at(addr: SocketAddr) -> io::Result<TcpListener> {
+/// A listening socket at exactly this address: an IPv6 one takes no IPv4.
+pub(crate) fn listen_at(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // A restarted peer gets its port back while old connections linger; two at once still cannot have it.
+    // A restarted process gets its port back while old connections linger; two at once still cannot have it.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(backlog)?;
     TcpListener::from_std(socket.into())
 }
 

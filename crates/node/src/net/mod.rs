@@ -27,7 +27,7 @@ use crate::disk::Store;
 
 pub(crate) use dialer::{Dialed, Dialer};
 pub(crate) use handshake::answer;
-pub(crate) use listener::{Arrival, Listener, bind};
+pub(crate) use listener::{Arrival, Listener, bind, listen_at};
 pub(crate) use outbox::Outbox;
 pub(crate) use outgoing::Outgoing;
 pub(crate) use peer_conn::Connection;

@@ -4,8 +4,9 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+
+use crate::net::listen_at;
 
 use super::limits::{TRACKER_PORT, TRACKER_PORTS};
 use super::udp;
@@ -94,7 +95,7 @@ fn bind_port(addr: Option<IpAddr>, port: u16) -> io::Result<Bound> {
     let mut bound = Bound { sockets: Vec::new(), datagrams: Vec::new(), port };
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for addr in addresses {
-        match listen_at(SocketAddr::new(addr, bound.port)) {
+        match listen_at(SocketAddr::new(addr, bound.port), BACKLOG) {
             Ok(socket) => {
                 bound.port = socket.local_addr()?.port();
                 bound.sockets.push(socket);
@@ -105,19 +106,6 @@ fn bind_port(addr: Option<IpAddr>, port: u16) -> io::Result<Bound> {
         }
     }
     if bound.sockets.is_empty() { Err(failure) } else { Ok(bound) }
-}
-
-fn listen_at(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // A restarted tracker gets its port back while old connections linger; two at once still cannot have it.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 #[cfg(test)]
