@@ -507,6 +507,9 @@ impl Ledger {
             self.end_flush();
         } else if self.sync_due(now) {
             self.sync();
+        } else if self.finish && !self.wanted.has_more_than(&self.stored) {
+            // The final name says more than a record could.
+            self.place();
         } else if self.note_pieces || (self.note_stamps && (self.flush || self.finish)) {
             self.write_journal();
         } else if self.finish {
@@ -540,7 +543,7 @@ impl Ledger {
         self.begin(Step::Journaling(self.slot), Action::WriteJournal { slot: self.slot, bytes });
     }
 
-    /// The steps after everything is durable and noted.
+    /// The steps after everything is durable.
     fn place(&mut self) {
         let missing = self.wanted.iter().filter(|piece| !self.stored.has(*piece)).count();
         match self.placing {
