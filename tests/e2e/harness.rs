@@ -106,7 +106,7 @@ impl Lab {
         share
     }
 
-    /// `obt share` through `tracker`, without a key: it can only join.
+    /// `obt share` through `tracker`, with a key that is not known there: it can only join.
     pub(crate) fn join<A: AsRef<OsStr>>(
         &self,
         tracker: &Tracker,
@@ -141,7 +141,7 @@ pub(crate) struct Tracker {
 }
 
 impl Tracker {
-    fn of(obt: Obt) -> Self {
+    pub(crate) fn of(obt: Obt) -> Self {
         let port = obt.event("listening")["tracker_port"].as_u64().unwrap();
         Self { port: u16::try_from(port).unwrap(), obt }
     }

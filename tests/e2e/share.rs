@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::harness::{Lab, Obt, assert_holds, noise};
+use crate::harness::{Lab, Obt, Tracker, assert_holds, noise};
 
 #[test]
 fn the_line_that_it_prints_fetches_what_it_shares() {
@@ -202,14 +202,29 @@ fn replace_makes_the_next_version_and_the_first_can_still_be_fetched() {
 }
 
 #[test]
-fn without_a_key_nothing_new_is_published_elsewhere() {
+fn a_machine_whose_key_is_not_known_is_told_how_to_be_admitted() {
     let lab = Lab::new();
     lab.file("data/x", b"content");
     let tracker = lab.tracker();
-    let ended = lab.run(["share", "data/x", "--state", "one", "--tracker", &tracker.address()]).fails(2, "needs a key");
-    assert!(ended.err.contains("--key-file"), "{ended}");
-    let key = fs::metadata(lab.path("tracker/publish.key")).unwrap();
-    assert_eq!(key.permissions().mode() & 0o077, 0, "the key is for its owner alone");
+    let share = ["share", "--json", "data/x", "--state", "one", "--tracker", &tracker.address()];
+    let refused = lab.run(share).fails(2, "may not publish here");
+    let hint = refused.err.split("obt tracker key add ").nth(1).expect("a command to paste");
+    let key = hint.split_whitespace().next().unwrap();
+    let file = fs::metadata(lab.path("one/publish.key")).unwrap();
+    assert_eq!(file.permissions().mode() & 0o077, 0, "the key is for its owner alone");
+
+    lab.run(["tracker", "--state", "tracker", "key", "add", key]).exits(0);
+    assert!(!lab.path(key).exists(), "a public key is not taken for a file's name");
+    let sharing = lab.start(share).event("sharing");
+    assert_eq!(sharing["publisher"], key);
+}
+
+#[test]
+fn a_tracker_that_is_open_takes_what_any_machine_publishes() {
+    let lab = Lab::new();
+    lab.file("data/x", b"content");
+    let tracker = Tracker::of(lab.start(["tracker", "--json", "--state", "tracker", "--publish", "open"]));
+    lab.start(["share", "--json", "data/x", "--state", "one", "--tracker", &tracker.address()]).event("sharing");
 }
 
 #[test]

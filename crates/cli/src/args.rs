@@ -57,7 +57,7 @@ pub(crate) struct Common {
     /// The address that others are told, where it is not the one they reached
     #[arg(long, global = true, value_name = "HOST[:PORT]", env = "OBT_ADVERTISE", hide_env = true)]
     pub(crate) advertise: Option<String>,
-    /// The key to publish with, for a tracker elsewhere
+    /// The key to publish with [default: this machine's own, STATE/publish.key]
     #[arg(long, global = true, value_name = "FILE", env = "OBT_KEY_FILE", hide_env = true)]
     pub(crate) key_file: Option<PathBuf>,
     /// Fetch no faster than this, bytes per second (10M, 512KiB) [default: no limit]
@@ -202,11 +202,11 @@ pub(crate) enum TrackerAction {
 /// `obt tracker key ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyAction {
-    /// Make a key in FILE, for a publisher elsewhere, and let it publish here
+    /// Let a key publish here
     Add {
-        /// The key file to make (or an existing one to admit)
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
+        /// A public key, as its publisher was told it; or a key file, which is made if it is not there
+        #[arg(value_name = "KEY|FILE")]
+        key: OsString,
         /// A name for people to recognise it by
         #[arg(long, value_name = "TEXT", default_value = "")]
         label: String,

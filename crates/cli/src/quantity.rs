@@ -55,19 +55,22 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
     u64::try_from(bytes).ok().filter(|bytes| *bytes <= 1 << 50).ok_or_else(|| format!("{text:?} is too large"))
 }
 
-/// Bytes for people: `1.4 GiB`.
+/// Bytes for people, rounded: `1.4 GiB`.
 pub(crate) fn show_bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
     }
-    let mut tenths = u128::from(bytes) * 10 / 1024;
-    let mut unit = 0;
-    while tenths >= 10_240 && unit + 1 < UNITS.len() {
-        tenths /= 1024;
-        unit += 1;
+    let tenths = |unit: u128| (u128::from(bytes) * 10 + unit / 2) / unit;
+    let mut unit = 1024;
+    let mut names = UNITS.iter();
+    let mut name = names.next();
+    while tenths(unit) >= 10_240
+        && let Some(next) = names.next()
+    {
+        (unit, name) = (unit * 1024, Some(next));
     }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS.get(unit).unwrap_or(&"EiB"))
+    format!("{}.{} {}", tenths(unit) / 10, tenths(unit) % 10, name.unwrap_or(&"KiB"))
 }
 
 #[cfg(test)]
@@ -104,6 +107,8 @@ mod tests {
         assert_eq!(show_bytes(1023), "1023 B");
         assert_eq!(show_bytes(1024), "1.0 KiB");
         assert_eq!(show_bytes(1_572_864), "1.5 MiB");
-        assert_eq!(show_bytes(u64::MAX), "15.9 EiB");
+        assert_eq!(show_bytes(5_000_000), "4.8 MiB");
+        assert_eq!(show_bytes((1 << 20) - 1), "1.0 MiB");
+        assert_eq!(show_bytes(u64::MAX), "16.0 EiB");
     }
 }

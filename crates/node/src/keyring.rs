@@ -60,15 +60,20 @@ pub fn list(state: &StateFolder) -> Result<Vec<KeyRecord>, KeyringError> {
     Ok(Reader::open(&state.catalogue())?.keys()?)
 }
 
-/// Lets the key in `file` publish; makes one there if there is none. Returns its public half.
+/// The key in `file`; makes one there if there is none.
 ///
 /// # Errors
-/// See [`KeyringError`].
-pub fn add(state: &StateFolder, file: &Path, label: &str) -> Result<PublicKey, KeyringError> {
-    let key = if file.symlink_metadata().is_ok() { read_key(file)? } else { make_key(file)? };
-    let key = key.public();
-    apply(state, Command::AddKey { key, label: label.to_owned(), names: None })?;
-    Ok(key)
+/// [`KeyringError::State`], [`KeyringError::NotKey`], [`KeyringError::Random`].
+pub fn read_or_make_key(file: &Path) -> Result<Keypair, KeyringError> {
+    if file.symlink_metadata().is_ok() { read_key(file) } else { make_key(file) }
+}
+
+/// Lets a key publish.
+///
+/// # Errors
+/// [`KeyringError::Catalogue`], [`KeyringError::Refused`], [`KeyringError::Random`].
+pub fn add(state: &StateFolder, key: PublicKey, label: &str) -> Result<(), KeyringError> {
+    apply(state, Command::AddKey { key, label: label.to_owned(), names: None })
 }
 
 /// Lets a key publish no longer; `prefix` is the whole key or its first 8 or more digits.
@@ -119,9 +124,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = StateFolder::open(&folder.path().join("state")).unwrap();
         let file = folder.path().join("alice.key");
-        let key = add(&state, &file, "alice").unwrap();
-        assert_eq!(read_key(&file).unwrap().public(), key);
-        assert_eq!(add(&state, &file, "alice").unwrap(), key);
+        let key = read_or_make_key(&file).unwrap().public();
+        assert_eq!(read_or_make_key(&file).unwrap().public(), key);
+        add(&state, key, "alice").unwrap();
+        add(&state, key, "alice").unwrap();
         let listed = list(&state).unwrap();
         assert_eq!((listed[0].key, listed[0].label.as_str()), (key, "alice"));
         assert!(matches!(revoke(&state, "00"), Err(KeyringError::Short(_))));

@@ -42,14 +42,6 @@ pub enum ShareError {
     /// The tracker refused, or did not answer.
     #[error(transparent)]
     Tracker(#[from] TrackerError),
-    /// The name is new at the tracker, and there is no key to publish it with.
-    #[error("{name:?} is not in the catalogue of {tracker}, and publishing it there needs a key")]
-    NoKey {
-        /// The item.
-        name: String,
-        /// `HOST:PORT`.
-        tracker: String,
-    },
     /// State and data lie in each other, or the state cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
@@ -67,9 +59,6 @@ impl ShareError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Tracker(error) => error.hint(),
-            Self::NoKey { .. } => {
-                Some("ask whoever runs it for a key (`obt tracker key add FILE`), and name it with --key-file".into())
-            }
             Self::Hash(HashError::Changed(_)) => Some("share it once nothing writes to it any more".into()),
             _ => None,
         }
@@ -137,7 +126,7 @@ pub enum How {
 pub struct Sharer {
     node: Node,
     client: TrackerClient,
-    key: Option<Arc<Keypair>>,
+    key: Arc<Keypair>,
     state: StateFolder,
 }
 
@@ -149,10 +138,10 @@ struct Known {
 }
 
 impl Sharer {
-    /// Shares through the tracker of `client`; without a key only what is published there already.
+    /// Shares through the tracker of `client`; what is new there is published with `key`.
     #[must_use]
-    pub fn new(node: Node, client: TrackerClient, key: Option<Keypair>, state: StateFolder) -> Self {
-        Self { node, client, key: key.map(Arc::new), state }
+    pub fn new(node: Node, client: TrackerClient, key: Keypair, state: StateFolder) -> Self {
+        Self { node, client, key: Arc::new(key), state }
     }
 
     /// The tracker.
@@ -244,11 +233,8 @@ impl Sharer {
             return Ok((item.clone(), How::Joined));
         }
         let name = &request.name;
-        let tracker = || self.client.address().to_string();
-        let key =
-            self.key.as_deref().ok_or_else(|| ShareError::NoKey { name: name.to_string(), tracker: tracker() })?;
         let torrent = Bytes::from(metainfo.to_bytes());
-        let made = self.client.publish(name, torrent, request.replace, key).await?;
+        let made = self.client.publish(name, torrent, request.replace, &self.key).await?;
         let item = self.client.item(name, &Selector::Version(made.version)).await?;
         let vanished = || TrackerError::NotFound(format!("{name:?} was withdrawn a moment ago"));
         Ok((item.ok_or_else(vanished)?, if made.existed { How::Joined } else { How::Published }))

@@ -8,7 +8,6 @@ use obt_node::api_types::Item;
 use obt_node::control::{ControlReply, ControlRequest};
 use obt_node::files::NodeFiles;
 use obt_node::hash::{MakeOptions, Watch};
-use obt_node::keyring::read_key;
 use obt_node::names::Name;
 use obt_node::node::Node;
 use obt_node::server::TrackerServer;
@@ -20,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::args::PublishPolicy;
 use crate::commands::publish::quoted;
-use crate::commands::service::{named_key, start_node, start_tracker, tracker_address};
+use crate::commands::service::{publishing_key, start_node, start_tracker, tracker_address};
 use crate::output::{Output, plain};
 use crate::quantity::show_bytes;
 use crate::settings::Settings;
@@ -50,14 +49,14 @@ impl Daemon {
         let elsewhere = tracker.map(tracker_address).transpose()?;
         let node = start_node(settings).await?;
         let (address, public, key, tracker) = match elsewhere {
-            Some(address) => (address.clone(), address, named_key(settings)?, None),
+            Some(address) => (address.clone(), address, publishing_key(settings, &state)?, None),
             None => {
                 let files = Arc::new(NodeFiles::new(node.clone(), state.cache()));
                 let server = start_tracker(settings, &state, publish, files.clone()).await?;
-                let key = read_key(&state.publish_key())?;
+                let key = server.publisher().clone();
                 let local = local_address(&server)?;
                 files.fetch_through(local.clone());
-                (local, public_address(&server, settings)?, Some(key), Some(server))
+                (local, public_address(&server, settings)?, key, Some(server))
             }
         };
         let sharer = Sharer::new(node.clone(), TrackerClient::new(address), key, state.clone());

@@ -59,8 +59,8 @@ pub(crate) async fn run(args: Demo, settings: &Settings, output: Output, stop: S
     for number in 1..=HOLDERS {
         let node = start_peer(settings).await?;
         let own_state = StateFolder::open(&scratch.path().join(format!("peer-{number}")))?;
-        let key = obt_node::keyring::read_key(&state.publish_key())?;
-        let sharer = Sharer::new(node.clone(), TrackerClient::new(address.clone()), Some(key), own_state);
+        let key = tracker.publisher().clone();
+        let sharer = Sharer::new(node.clone(), TrackerClient::new(address.clone()), key, own_state);
         nodes.push(node.clone());
         let request = ShareRequest {
             path: path.clone(),

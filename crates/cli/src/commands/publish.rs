@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use obt_node::names::Name;
+use obt_node::state::StateFolder;
 use obt_node::tracker_client::{Replace, TrackerClient};
 
 use crate::args::Publish;
 use crate::commands::inspect::read_torrent;
-use crate::commands::service::{named_key, tell_tracker, tracker_address};
+use crate::commands::service::{publishing_key, tell_tracker, tracker_address};
 use crate::output::{Output, Status, Told, plain};
 use crate::settings::Settings;
 
@@ -15,11 +16,7 @@ pub(crate) async fn run(args: Publish, settings: &Settings, output: Output) -> a
     let (metainfo, torrent) = read_torrent(&args.torrent)?;
     let name = args.name.unwrap_or_else(|| metainfo.info.name.clone());
     let name = parse_name(&name)?;
-    let Some(key) = named_key(settings)? else {
-        return Err(Told::failed("publishing needs a key")
-            .hint("name it with --key-file; the tracker's own is STATE/publish.key, `obt tracker key add FILE` makes others")
-            .into());
-    };
+    let key = publishing_key(settings, &StateFolder::open(&settings.state()?)?)?;
     let replace = if args.replace { Replace::Yes } else { Replace::No };
     let published = client.publish(&name, Bytes::from(torrent), replace, &key).await.map_err(tell_tracker)?;
     if output.is_json() {

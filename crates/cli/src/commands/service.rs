@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use obt_node::config::{NodeConfig, PeerListen, PeerPort};
-use obt_node::keyring::read_key;
+use obt_node::keyring::{read_key, read_or_make_key};
 use obt_node::node::Node;
 use obt_node::requester::ResolveError;
 use obt_node::server::{FileSource, ParseAdvertiseError, TrackerConfig, TrackerListen, TrackerPort, TrackerServer};
@@ -91,7 +91,10 @@ pub(crate) async fn start_tracker(
         .map_err(|error| anyhow::Error::new(error).context(Told::failed("the tracker cannot start").hint(hint)))
 }
 
-/// The key to publish with at a tracker elsewhere, if the user named one.
-pub(crate) fn named_key(settings: &Settings) -> anyhow::Result<Option<Keypair>> {
-    Ok(settings.key_file.as_deref().map(read_key).transpose()?)
+/// The key to publish with: the one that the user named, or this machine's own.
+pub(crate) fn publishing_key(settings: &Settings, state: &StateFolder) -> anyhow::Result<Keypair> {
+    Ok(match &settings.key_file {
+        Some(file) => read_key(file)?,
+        None => read_or_make_key(&state.publish_key())?,
+    })
 }

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 pub use obt_catalogue::PublishPolicy;
-use obt_catalogue::signing::{KeyError, Keypair, PublicKey, ReplayGuard};
+use obt_catalogue::signing::{Keypair, PublicKey, ReplayGuard};
 use obt_catalogue::{CatalogueError, Command};
 use obt_tracker::limits::Limits;
 use obt_tracker::swarms::SHARD_BITS;
@@ -51,10 +51,8 @@ use self::metainfos::Metainfos;
 pub use self::origin::{Advertise, ParseAdvertiseError};
 use self::state::TrackerState;
 use self::udp::UdpThreads;
-use crate::state::{StateError, StateFolder, read_private, write_private};
-
-/// Longest key file, bytes: one line.
-const KEY_FILE_BYTES: u64 = 1_024;
+use crate::keyring::{KeyringError, read_or_make_key};
+use crate::state::StateFolder;
 
 /// What a tracker is told at start.
 pub struct TrackerConfig {
@@ -104,17 +102,9 @@ pub enum StartError {
     /// The catalogue cannot be written.
     #[error("cannot write the catalogue")]
     Write(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The key file cannot be used.
+    /// The key of this machine cannot be read or made.
     #[error(transparent)]
-    State(#[from] StateError),
-    /// The key file holds something else.
-    #[error("{path} is no key file")]
-    Key {
-        /// Which file.
-        path: String,
-        /// What is wrong with it.
-        source: KeyError,
-    },
+    Key(#[from] KeyringError),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random,
@@ -167,7 +157,7 @@ impl TrackerServer {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: TrackerConfig) -> Result<Self, StartError> {
-        let publisher = own_key(&config.state)?;
+        let publisher = read_or_make_key(&config.state.publish_key())?;
         let path = config.state.catalogue();
         let catalogue = CatalogueTasks::open(&path).map_err(StartError::Catalogue)?;
         admit_own_key(&catalogue, publisher.public()).await?;
@@ -263,21 +253,6 @@ impl TrackerServer {
         self.tasks.shutdown().await;
         self.udp.stopped().await;
     }
-}
-
-/// The key of this machine, made at the first start.
-fn own_key(state: &StateFolder) -> Result<Keypair, StartError> {
-    let path = state.publish_key();
-    if path.exists() {
-        let text = read_private(&path, KEY_FILE_BYTES)?;
-        let key = Keypair::from_file_text(&text);
-        return key.map_err(|source| StartError::Key { path: path.display().to_string(), source });
-    }
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
-    let key = Keypair::from_seed(&seed);
-    write_private(&path, key.to_file_text().as_bytes())?;
-    Ok(key)
 }
 
 /// The key of this machine may publish, unless it was revoked.
