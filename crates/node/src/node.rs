@@ -177,6 +177,7 @@ impl Node {
             state.live().collect()
         };
         let stop = async {
+            self.shared.context.announcer.hurry().await;
             for torrent in &torrents {
                 torrent.stop().await;
             }

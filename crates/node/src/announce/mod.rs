@@ -167,6 +167,11 @@ impl Announcer {
         self.shared.leases.join(tracker, peer_id, port).await
     }
 
+    /// The process stops soon: what is to be said goes out at once instead of waiting for more to say.
+    pub async fn hurry(&self) {
+        self.shared.leases.hurry().await;
+    }
+
     /// Ends all leases, which takes as long as a tracker needs to answer: the caller bounds it.
     pub async fn stop(&self) {
         self.shared.leases.stop().await;

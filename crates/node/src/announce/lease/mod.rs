@@ -111,6 +111,15 @@ impl LeaseTrackers {
         self.http.get_or_init(made).clone()
     }
 
+    /// Lets nothing wait for others to join its message any more.
+    pub(super) async fn hurry(&self) {
+        let tasks: Vec<_> = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for task in tasks {
+            // One that has ended has nothing left to say.
+            let _ = task.send(Command::Hurry).await;
+        }
+    }
+
     /// Ends every lease.
     pub(super) async fn stop(&self) {
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));

@@ -28,11 +28,13 @@ use crate::tracker_client::TrackerAddress;
 
 type Answer = oneshot::Sender<Result<AnnounceReply, AnnounceError>>;
 
-/// What the node wants of a lease. Each is answered once the tracker knows, or cannot be told.
+/// What the node wants of a lease. Each with an answer gets it once the tracker knows, or cannot be told; in a `Hurry`
+/// what waits goes out, and nothing waits for others from there on.
 pub(super) enum Command {
     Set { hash: InfoHash, left: u64, event: Option<LeaseEvent>, num_want: u32, answer: Answer },
     Remove { hash: InfoHash, answer: Answer },
     Join { answer: Answer },
+    Hurry,
     Stop { answer: Answer },
 }
 
@@ -135,6 +137,14 @@ impl Task {
     /// Takes commands until it is time for a message.
     async fn wait(&mut self) {
         while !self.stopping {
+            // All that has been said already goes into the message.
+            while let Ok(command) = self.commands.try_recv() {
+                self.take(Some(command));
+            }
+            // A timer, even one that is due, takes a millisecond.
+            if self.stopping || self.due.is_some_and(|due| due <= Instant::now()) {
+                return;
+            }
             let due = self.due;
             let time = async {
                 match due {
@@ -143,10 +153,8 @@ impl Task {
                 }
             };
             tokio::select! {
-                // All that has been said already goes into the message.
-                biased;
                 command = self.commands.recv() => self.take(command),
-                () = time => return,
+                () = time => {}
             }
         }
     }
@@ -170,6 +178,7 @@ impl Task {
                 self.record.hold();
                 (None, answer)
             }
+            Some(Command::Hurry) => return self.hurry(),
             Some(Command::Stop { answer }) => {
                 self.stop();
                 (None, answer)
@@ -177,6 +186,13 @@ impl Task {
             None => return self.stop(),
         };
         self.heard(hash, answer);
+    }
+
+    fn hurry(&mut self) {
+        self.tempo.pause = Duration::ZERO;
+        if !self.waiting.is_empty() {
+            self.due = Some(Instant::now());
+        }
     }
 
     fn stop(&mut self) {

@@ -211,6 +211,24 @@ async fn the_last_item_to_go_ends_the_lease() {
 }
 
 #[tokio::test]
+async fn in_a_hurry_nothing_waits_for_others_to_join_its_message() {
+    let mut tracker = Tracker::start(vec![]).await;
+    let tempo = Tempo { pause: 100 * LONG, ..Tempo::default() };
+    let leases = LeaseTrackers::at_tempo(vec![], tempo);
+    leases.announce(&tracker.address, &announce(1, AnnounceEvent::Started, 5, 0)).await.unwrap();
+    assert!(!tracker.next().await.stopped);
+    let stopped = announce(1, AnnounceEvent::Stopped, 5, 0);
+    let (told, ()) =
+        tokio::time::timeout(LONG, async { tokio::join!(leases.announce(&tracker.address, &stopped), leases.hurry()) })
+            .await
+            .unwrap();
+    told.unwrap();
+    assert!(tracker.next().await.stopped);
+    let other = announce(2, AnnounceEvent::Started, 5, 0);
+    tokio::time::timeout(LONG, leases.announce(&tracker.address, &other)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn who_joins_is_there_with_nothing_until_it_stops() {
     let mut tracker = Tracker::start(vec![]).await;
     let leases = quick();
