@@ -159,6 +159,10 @@ impl Driver {
         let readers = Arc::clone(&self.ends.readers);
         let mut timer = Box::pin(sleep_until(self.now.into()));
         loop {
+            if self.swarm.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
+                self.swarm.handle_timeout(self.now);
+                self.act();
+            }
             self.peers.flush();
             self.publish_when_due();
             if self.is_over() {
@@ -187,10 +191,6 @@ impl Driver {
             }
             while let Ok(done) = done.try_recv() {
                 self.disk_done(done);
-            }
-            if self.swarm.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
-                self.swarm.handle_timeout(self.now);
-                self.act();
             }
         }
         self.tasks.shutdown().await;
