@@ -106,7 +106,9 @@ fn c14_a_second_share_with_the_same_state_hands_its_paths_over() {
     let share = lab.share("one", ["data/first"]);
     share.obt.event("sharing");
     let second = lab.run(["share", "--json", "--state", "one", "data/second"]).exits(0);
-    assert_eq!(second.last()["name"], "second");
+    assert_eq!((&second.last()["name"], &second.last()["published"]), (&"second".into(), &true.into()));
+    let again = lab.run(["share", "--json", "--state", "one", "data/second"]).exits(0);
+    assert_eq!(again.last()["published"], false, "it was there already");
     assert!(second.last()["get"].as_str().unwrap().contains(&share.port.to_string()), "{second}");
     lab.get(&share, "second", "out").ends().exits(0);
     assert_holds(lab.path("out/second"), &bytes);

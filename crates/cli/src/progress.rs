@@ -107,7 +107,8 @@ fn describe(shown: &Shown) -> String {
     }
 }
 
-fn plural(count: usize) -> &'static str {
+/// The ending of a noun.
+pub(crate) fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 

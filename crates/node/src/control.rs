@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::api_types::Item;
+use crate::sharer::How;
 
 /// Longest line, bytes: 4,096 bytes of path, escaped, and room for the rest.
 #[cfg(unix)]
@@ -38,6 +39,8 @@ pub enum ControlReply {
     Shared {
         /// As the catalogue has it.
         item: Box<Item>,
+        /// How it came to be shared.
+        how: How,
         /// `HOST:PORT` of the tracker.
         tracker: String,
     },

@@ -11,6 +11,7 @@ use obt_catalogue::signing::Keypair;
 use obt_swarm::{LocalAddresses, TrackerState, TrackerUrl};
 use obt_wire::Sha256Hash;
 use obt_wire::metainfo::Metainfo;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::time::timeout;
@@ -113,7 +114,8 @@ fn is_announced(stats: &TorrentStats) -> bool {
 }
 
 /// How an item came to be shared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum How {
     /// The catalogue has it from us.
     Published,

@@ -119,7 +119,7 @@ async fn answer(sharer: Sharer, tracker: String, request: ControlRequest) -> Con
     match sharer.share(&ShareRequest { path, name, replace, options }, Arc::new(Watch::default())).await {
         Ok(shared) => {
             shared.until_known_to_tracker().await;
-            ControlReply::Shared { item: Box::new(shared.item), tracker }
+            ControlReply::Shared { how: shared.how, item: Box::new(shared.item), tracker }
         }
         Err(error) => refused(error.to_string(), error.hint()),
     }

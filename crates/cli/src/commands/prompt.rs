@@ -18,6 +18,7 @@ use crate::commands::get::{download, tell_finished};
 use crate::commands::service::{start_node, tell_resolve};
 use crate::commands::transfer::tell_torrent;
 use crate::output::{Output, Status, plain, sentence};
+use crate::progress::plural;
 use crate::quantity::show_bytes;
 use crate::settings::Settings;
 use crate::stop::Stop;
@@ -151,7 +152,8 @@ async fn tell_progress(handle: &TorrentHandle, name: &str, output: Output) {
         if let Some(swarm) = &now.swarm {
             let have = show_bytes(swarm.wanted_bytes.saturating_sub(swarm.left_bytes));
             let (total, rate) = (show_bytes(swarm.wanted_bytes), show_bytes(swarm.download_rate));
-            say(output, &format!("{name}: {have} of {total}, {rate}/s from {} peers", swarm.peers.len()));
+            let (peers, s) = (swarm.peers.len(), plural(swarm.peers.len()));
+            say(output, &format!("{name}: {have} of {total}, {rate}/s from {peers} peer{s}"));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use obt_node::control::{ControlReply, ControlRequest};
 use obt_node::hash::{MakeOptions, Watch};
-use obt_node::sharer::{How, ShareError, ShareRequest, Shared, Sharer};
+use obt_node::sharer::{ShareError, ShareRequest, Shared, Sharer};
 use obt_node::state::{StateError, StateFolder};
 use obt_node::tracker_client::{Replace, TrackerAddress};
 
@@ -112,10 +112,10 @@ async fn hand_over(
             ControlReply::Refused { message, hint } => {
                 return Err(Told::failed(message).hint_if(hint).into());
             }
-            ControlReply::Shared { item, tracker } => {
+            ControlReply::Shared { item, how, tracker } => {
                 let tracker: TrackerAddress = tracker.parse()?;
                 output.talk(format_args!("handed to the obt that runs already ({})", path.display()));
-                crate::commands::daemon::announce_item(&item, How::Published, &tracker, output)?;
+                crate::commands::daemon::announce_item(&item, how, &tracker, output)?;
             }
         }
     }
