@@ -7,8 +7,10 @@
 
 mod arguments;
 mod catalogue;
+mod disk_image;
 mod harness;
 mod http;
+mod power;
 mod prompt;
 mod resume;
 mod scenarios;
