@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use obt_wire::merkle::{block_hash, piece_layer_number, root_above};
 use obt_wire::metainfo::{Draft, Metainfo, MetainfoError, Version};
-use obt_wire::{BLOCK_SIZE, Block, Geometry, Sha1Hash, Sha256Hash};
+use obt_wire::{BLOCK_SIZE, Block, Geometry, PieceIndex, Sha1Hash, Sha256Hash};
 
 /// One file of whole blocks, and the digest that each of them has.
 #[derive(Debug, Clone)]
@@ -48,6 +48,13 @@ impl Torrent {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.geometry().wire_bytes()
+    }
+
+    /// The digests of the blocks of a piece whose bytes are right.
+    #[must_use]
+    pub fn block_hashes(&self, piece: PieceIndex) -> Vec<Sha256Hash> {
+        let blocks = (0..self.geometry().blocks(piece)).map(|index| Block { piece, index });
+        blocks.map(|block| Sha256Hash(self.digest(block, 0))).collect()
     }
 
     /// The digest of a block whose bytes are wrong in the way `flip` says; 0 is not wrong.

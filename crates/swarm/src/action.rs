@@ -105,6 +105,11 @@ pub enum Action {
         /// Which piece.
         piece: PieceIndex,
     },
+    /// Somebody asks for hashes inside a piece that we have: hash each of its blocks; answered by `Event::BlocksHashed`.
+    HashBlocks {
+        /// Which piece.
+        piece: PieceIndex,
+    },
     /// Drop the accepted blocks of this piece: they will be asked for again.
     Forget {
         /// Which piece.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use obt_wire::metainfo::Metainfo;
 use obt_wire::peer::{Handshake, Message, PieceHeader};
-use obt_wire::{Bitfield, PieceIndex};
+use obt_wire::{Bitfield, PieceIndex, Sha256Hash};
 
 /// A connection, as the shell numbers it: never used twice in one swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -178,6 +178,13 @@ pub enum Event {
     StoreFailed {
         /// Which piece.
         piece: PieceIndex,
+    },
+    /// Answers `Action::HashBlocks`.
+    BlocksHashed {
+        /// Which piece.
+        piece: PieceIndex,
+        /// The SHA-256 of each block as it lies in the file, in order; empty where it cannot be read.
+        hashes: Vec<Sha256Hash>,
     },
     /// The disk takes no more (full, or failing): stop asking.
     DiskPaused,

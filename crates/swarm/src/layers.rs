@@ -12,7 +12,7 @@ use std::time::Instant;
 use obt_wire::merkle::{FileTree, PieceTree};
 use obt_wire::metainfo::{FileKind, Metainfo};
 use obt_wire::peer::HashRequest;
-use obt_wire::{PieceIndex, Sha256Hash};
+use obt_wire::{Bitfield, PieceIndex, Sha256Hash};
 
 use crate::event::PeerKey;
 use crate::limits::{ASK_AGAIN, ASK_TIMEOUT, HASH_REQUESTS, TREE_HASHES};
@@ -30,6 +30,17 @@ pub(crate) enum Proven {
     Layer(Sha256Hash, Vec<Sha256Hash>, Vec<Range<u32>>),
     /// The hashes of all blocks of this piece.
     Blocks(PieceIndex, Vec<Sha256Hash>),
+}
+
+/// What somebody's hash request is answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// These hashes and their proof.
+    Hashes(Vec<Sha256Hash>),
+    /// It depends on the hashes of the blocks of this piece, which we have.
+    NeedsBlocks(PieceIndex),
+    /// Nothing that we know.
+    Reject,
 }
 
 /// The pieces of one file, or of several with the same bytes, hence the same root.
@@ -217,12 +228,35 @@ impl Layers {
         }
     }
 
-    /// The answer to somebody's request; None: reject it.
-    pub(crate) fn answer(&mut self, request: &HashRequest) -> Option<Vec<Sha256Hash>> {
-        if !self.built.contains_key(&request.pieces_root) {
-            self.build(request.pieces_root)?;
+    /// What somebody's request is answered with, by somebody who has these pieces.
+    pub(crate) fn answer(&mut self, request: &HashRequest, have: &Bitfield) -> Answer {
+        let Some(built) = self.built(request.pieces_root) else {
+            return Answer::Reject;
+        };
+        let Some(number) = built.needs_blocks_of(request) else {
+            return built.answer(request).map_or(Answer::Reject, Answer::Hashes);
+        };
+        let tree = self.trees.get(&request.pieces_root);
+        let mut pieces = tree.into_iter().flat_map(|tree| &tree.pieces).map(|range| PieceIndex(range.start + number));
+        pieces.find(|piece| have.has(*piece)).map_or(Answer::Reject, Answer::NeedsBlocks)
+    }
+
+    /// The answer to a request that [needs](Answer::NeedsBlocks) these hashes of a piece's blocks; None where they are not
+    /// those of the piece.
+    pub(crate) fn answer_with_blocks(
+        &mut self,
+        request: &HashRequest,
+        blocks: &[Sha256Hash],
+    ) -> Option<Vec<Sha256Hash>> {
+        self.built(request.pieces_root)?.answer_in_piece(request, blocks)
+    }
+
+    /// The tree with this root, from its pieces up.
+    fn built(&mut self, root: Sha256Hash) -> Option<&PieceTree> {
+        if !self.built.contains_key(&root) {
+            self.build(root)?;
         }
-        self.built.get(&request.pieces_root)?.answer(request)
+        self.built.get(&root)
     }
 
     fn build(&mut self, root: Sha256Hash) -> Option<()> {
@@ -336,6 +370,14 @@ mod tests {
         Layers::new(&Arc::new(Metainfo { piece_layers: BTreeMap::new(), ..metainfo.clone() }))
     }
 
+    /// What somebody answers who has no piece.
+    fn told(layers: &mut Layers, request: &HashRequest) -> Vec<Sha256Hash> {
+        match layers.answer(request, &Bitfield::empty(0)) {
+            Answer::Hashes(hashes) => hashes,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn full(metainfo: &Metainfo) -> Layers {
         Layers::new(&Arc::new(metainfo.clone()))
     }
@@ -350,16 +392,16 @@ mod tests {
         assert_eq!(requests.len(), 3, "1,250 hashes, 512 at a time");
         requests.reverse();
         for (peer, request) in &requests[..2] {
-            let answer = seed.answer(request).unwrap();
+            let answer = told(&mut seed, request);
             assert_eq!(layers.answered(*peer, request, &answer), Proven::Part);
         }
         let (peer, request) = &requests[2];
-        let answer = seed.answer(request).unwrap();
+        let answer = told(&mut seed, request);
         let (root, hashes) = metainfo.piece_layers.first_key_value().unwrap();
         let pieces = layers.unverifiable().collect();
         assert_eq!(layers.answered(*peer, request, &answer), Proven::Layer(*root, hashes.clone(), pieces));
         assert_eq!((layers.unverifiable().count(), layers.requests(now).len(), layers.due()), (0, 0, None));
-        assert!(layers.answer(request).is_some(), "and can be handed on");
+        assert_eq!(told(&mut layers, request), told(&mut seed, request), "and can be handed on");
     }
 
     #[test]
@@ -370,7 +412,7 @@ mod tests {
         layers.add_source(A);
         let requests = layers.requests(now);
         let [(A, request)] = &requests[..] else { panic!("{requests:?}") };
-        let answer = seed.answer(request).unwrap();
+        let answer = told(&mut seed, request);
         let proven = layers.answered(A, request, &answer);
         assert!(matches!(proven, Proven::Layer(_, _, pieces) if pieces == [0..4, 6..10]));
     }
@@ -381,7 +423,7 @@ mod tests {
         let (mut layers, mut seed, now) = (bare(&metainfo), full(&metainfo), moment());
         layers.add_source(A);
         let (_, request) = layers.requests(now)[0];
-        let right = seed.answer(&request).unwrap();
+        let right = told(&mut seed, &request);
         let mut wrong = right.clone();
         wrong[1].0[7] ^= 1;
         assert_eq!(layers.answered(B, &request, &right), Proven::Unasked);

@@ -6,6 +6,7 @@
 mod action;
 mod announcer;
 pub mod blame;
+mod block_hashes;
 pub mod choker;
 mod event;
 mod layers;

@@ -139,6 +139,12 @@ pub const HASH_REQUESTS: usize = 4;
 pub const HASH_REQUEST_EVERY: Duration = Duration::from_millis(100);
 /// How many hash requests of a choked peer may come at once.
 pub const HASH_REQUEST_BURST: u32 = 64;
+/// Pieces that are hashed at a time to answer hash requests below the piece layer: the disk takes them one by one.
+pub const BLOCK_HASH_PIECES: usize = 4;
+/// Bytes per second of pieces that are read and hashed to answer hash requests: a few hundredths of a core.
+pub const BLOCK_HASH_RATE: u64 = 32 << 20;
+/// Bytes of such pieces that are taken at once: four of the longest usual length.
+pub const BLOCK_HASH_BURST: u64 = 64 << 20;
 /// Hashes of trees kept to answer hash requests: 16 MiB of them.
 pub const TREE_HASHES: u64 = 1 << 19;
 /// Requests for metadata from one peer: the whole of it twice in this time (HOSTILE E11).

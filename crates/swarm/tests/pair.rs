@@ -146,6 +146,24 @@ fn f35_peers_that_lie_now_and_then_are_found_too() {
 }
 
 #[test]
+fn a_piece_that_failed_is_settled_by_the_hashes_of_its_blocks_from_somebody_who_has_it() {
+    let mut world = World::new();
+    let torrent = torrent(1_600, 16, Version::V2);
+    let peers: Vec<usize> = (0..4).map(|_| world.seed(&torrent)).collect();
+    world.nodes[peers[0]].conduct = Conduct::Corrupts(0.5);
+    for peer in &peers {
+        world.nodes[*peer].uplink = 500_000;
+    }
+    world.run(secs(1), |_| false);
+    let leecher = world.leecher(&torrent);
+    assert!(world.run(secs(120), |world| world.stats(leecher).banned == 1));
+    let asked = world.nodes[leecher].count(sends(|message| matches!(message, Message::HashRequest(_))));
+    let hashed = |peer: &usize| world.nodes[*peer].count(|action| matches!(action, Action::HashBlocks { .. }));
+    assert!(asked > 0 && peers.iter().map(hashed).sum::<usize>() > 0);
+    assert!(world.run(secs(120), |world| world.is_complete(leecher)));
+}
+
+#[test]
 fn f33_corruption_that_everybody_shows_bans_nobody() {
     let mut world = World::new();
     let torrent = torrent(40_000, 4, Version::V2);

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use obt_storage::{FileIndex, Slice};
 use obt_swarm::Verdict;
+use obt_wire::merkle::block_hash;
 use obt_wire::{BLOCK_SIZE, Bitfield, PieceIndex};
 
 use super::piece_hash::Outcome;
@@ -144,6 +145,21 @@ impl Data {
         }
     }
 
+    /// Hashes the blocks of a piece for somebody who asks for them.
+    pub(super) fn hash_blocks_stored(self: &Arc<Self>, piece: PieceIndex) {
+        let data = Arc::clone(self);
+        self.disk.run(Lane::Existing, move || {
+            let size = data.layout.geometry().data_size(piece);
+            let mut hashes = Vec::with_capacity(size.div_ceil(BLOCK_SIZE) as usize);
+            let read = data.each_block_stored(piece, size, |block| hashes.push(block_hash(block)));
+            if let Err(error) = read {
+                tracing::debug!(piece = piece.0, %error, "cannot read a piece to tell its hashes");
+                hashes.clear();
+            }
+            data.tell_done(Done::BlocksHashed { piece, hashes });
+        });
+    }
+
     /// What the bytes on disk say about a piece.
     pub(super) fn hash_piece_on_disk(&self, piece: PieceIndex) -> io::Result<Outcome> {
         if self.is_hole(piece)
@@ -151,18 +167,24 @@ impl Data {
         {
             return Ok(outcome);
         }
+        let geometry = self.layout.geometry();
+        let size = geometry.piece_size(piece).min(geometry.blocks(piece).saturating_mul(BLOCK_SIZE));
+        let mut hasher = self.hashes.begin(piece);
+        self.each_block_stored(piece, size, |block| hasher.block(block))?;
+        Ok(self.hashes.compare(piece, hasher))
+    }
+
+    /// The blocks of the first `size` bytes of a piece as they are on disk, in order.
+    fn each_block_stored(&self, piece: PieceIndex, size: u32, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.resize(READ_BYTES as usize, 0);
-            let geometry = self.layout.geometry();
-            let size = geometry.piece_size(piece).min(geometry.blocks(piece).saturating_mul(BLOCK_SIZE));
-            let mut hasher = self.hashes.begin(piece);
             for begin in (0..size).step_by(READ_BYTES as usize) {
                 let length = (size - begin).min(READ_BYTES) as usize;
                 let bytes = scratch.get_mut(..length).ok_or(io::ErrorKind::InvalidInput)?;
                 self.read_raw(piece, begin, bytes)?;
-                bytes.chunks(BLOCK_SIZE as usize).for_each(|block| hasher.block(block));
+                bytes.chunks(BLOCK_SIZE as usize).for_each(&mut each);
             }
-            Ok(self.hashes.compare(piece, hasher))
+            Ok(())
         })
     }
 

@@ -27,7 +27,7 @@ use std::io;
 use std::path::PathBuf;
 
 use obt_swarm::Verdict;
-use obt_wire::PieceIndex;
+use obt_wire::{PieceIndex, Sha256Hash};
 use thiserror::Error;
 
 /// Something that the threads of [`Disk`] have done for a store, or that happened to its files.
@@ -49,6 +49,13 @@ pub enum Done {
         piece: PieceIndex,
         /// A sentence for the log.
         error: String,
+    },
+    /// Answers [`Store::hash_blocks`].
+    BlocksHashed {
+        /// Which piece.
+        piece: PieceIndex,
+        /// The SHA-256 of each block's data, in order; empty where it cannot be read.
+        hashes: Vec<Sha256Hash>,
     },
     /// The disk takes no more: stop asking peers.
     Paused {

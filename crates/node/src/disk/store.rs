@@ -143,6 +143,11 @@ impl Store {
         self.data.verify(piece, blocks, digests);
     }
 
+    /// Hashes each block of a piece as its files hold it, to tell others; answered by [`Done::BlocksHashed`]. Never blocks.
+    pub fn hash_blocks(&self, piece: PieceIndex) {
+        self.data.hash_blocks_stored(piece);
+    }
+
     /// Writes blocks that are not verified yet, to give their buffers back; [`verify`](Self::verify) reads them back.
     /// Where that fails, `verify` answers [`Done::StoreFailed`]. Never blocks.
     pub fn spill(&self, piece: PieceIndex, blocks: Vec<(u32, BlockBuf)>) {

@@ -293,6 +293,7 @@ impl Driver {
                 tracing::warn!(piece = piece.0, error, "cannot store a piece");
                 self.feed(Event::StoreFailed { piece });
             }
+            Done::BlocksHashed { piece, hashes } => self.feed(Event::BlocksHashed { piece, hashes }),
             Done::Paused { reason } => {
                 tracing::warn!(torrent = %self.hashes.primary(), reason, "paused");
                 self.paused = Some(reason);
@@ -336,6 +337,7 @@ impl Driver {
                 let blocks = self.assembly.take(piece);
                 self.with_store(|store| store.verify(piece, blocks, digests));
             }
+            Action::HashBlocks { piece } => self.with_store(|store| store.hash_blocks(piece)),
             Action::Spill { piece } => {
                 let blocks = self.assembly.spill(piece);
                 self.with_store(|store| store.spill(piece, blocks));

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use obt_node::config::NodeConfig;
 use obt_node::node::Node;
-use obt_wire::InfoHash;
-use obt_wire::peer::Message;
+use obt_wire::merkle::{FileTree, block_hash};
+use obt_wire::peer::{HashRequest, Message};
+use obt_wire::{InfoHash, Sha256Hash};
 
 use crate::raw_peer::{HAVE, RawPeer, frame, handshake};
-use crate::support::{Item, at, config, finish, node, seeder, seeder_with};
+use crate::support::{Item, at, config, finish, node, seeder, seeder_with, within};
 
 /// An honest peer is still served.
 async fn assert_serves(seeder: &Node, item: &Item) {
@@ -176,4 +177,45 @@ async fn w23_connections_that_are_reset_leave_nothing_behind() {
         drop(peer);
     }
     assert_serves(&seeder, &item).await;
+}
+
+#[tokio::test]
+async fn e21_the_hashes_of_blocks_are_told_with_their_proof() {
+    // Eight pieces of 16 blocks, and one of four blocks, of which the last is short.
+    let item = Item::file("film.mkv", 8 * 262_144 + 3 * 16_384 + 5, 262_144);
+    let seeder = seeder(&item).await;
+    let file = &item.metainfo.info.files[0];
+    let tree = FileTree::new(file.pieces_root.unwrap(), file.size, 262_144).unwrap();
+    let v2 = InfoHash::from(item.metainfo.info.hashes.v2.unwrap());
+    let mut peer = RawPeer::greet_about(at(&seeder), v2).await;
+    let bytes = std::fs::read(&item.root).unwrap();
+    for piece in [0, 5, 8] {
+        let request = tree.block_request(piece).unwrap();
+        let hashes = ask_hashes(&mut peer, request).await.unwrap();
+        assert!(tree.proves(&request, &hashes));
+        let start = piece as usize * 262_144;
+        let blocks = bytes[start..(start + 262_144).min(bytes.len())].chunks(16_384).map(block_hash);
+        let padded = blocks.chain(std::iter::repeat(Sha256Hash::default()));
+        assert_eq!(hashes[..16], padded.take(16).collect::<Vec<_>>());
+    }
+    let beyond = HashRequest { index: 16 * 9, ..tree.block_request(0).unwrap() };
+    assert_eq!(ask_hashes(&mut peer, beyond).await, None);
+    // Somebody changes the file: what is read is not what was verified, and nobody hears of it.
+    let mut changed = bytes.clone();
+    changed[5 * 262_144] ^= 1;
+    std::fs::write(&item.root, changed).unwrap();
+    assert_eq!(ask_hashes(&mut peer, tree.block_request(5).unwrap()).await, None);
+    assert!(ask_hashes(&mut peer, tree.block_request(6).unwrap()).await.is_some());
+}
+
+/// The answer to a hash request; None for a reject.
+async fn ask_hashes(peer: &mut RawPeer, request: HashRequest) -> Option<Vec<Sha256Hash>> {
+    peer.say(&Message::HashRequest(request)).await;
+    loop {
+        match within(peer.hear()).await.unwrap() {
+            Message::Hashes(of, hashes) if of == request => return Some(hashes),
+            Message::HashReject(of) if of == request => return None,
+            _ => {}
+        }
+    }
 }

@@ -23,8 +23,13 @@ impl RawPeer {
 
     /// Connects, and shakes hands about `item`.
     pub(crate) async fn greet(addr: SocketAddr, item: &Item) -> Self {
+        Self::greet_about(addr, item.metainfo.info.hashes.primary()).await
+    }
+
+    /// Connects, and shakes hands about the torrent with this hash.
+    pub(crate) async fn greet_about(addr: SocketAddr, info_hash: InfoHash) -> Self {
         let mut peer = Self::connect(addr).await;
-        peer.send(&handshake(item.metainfo.info.hashes.primary()).encode()).await;
+        peer.send(&handshake(info_hash).encode()).await;
         let mut answer = [0; Handshake::LEN];
         within(peer.socket.read_exact(&mut answer)).await.unwrap();
         Handshake::decode(&answer).unwrap();

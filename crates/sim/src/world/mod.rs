@@ -554,6 +554,10 @@ impl World {
             Action::Completed => this.completed_at = Some(self.now),
             Action::Stopped => this.alive = false,
             Action::PieceLayerReady { .. } => {}
+            Action::HashBlocks { piece } => {
+                let hashes = self.setup.torrent.block_hashes(piece);
+                self.push(self.now, Happening::Told(node, Event::BlocksHashed { piece, hashes }));
+            }
             Action::Inconsistent { piece } => return Err(format!("{piece:?} is said to be inconsistent")),
         }
         Ok(())

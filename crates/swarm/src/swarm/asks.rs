@@ -3,14 +3,15 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use obt_wire::Sha256Hash;
 use obt_wire::extension::{METADATA_PIECE, MetadataMessage, metadata_piece_size, metadata_pieces};
 use obt_wire::peer::{HashRequest, Message};
+use obt_wire::{PieceIndex, Sha256Hash};
 
 use super::Swarm;
 use crate::action::Action;
+use crate::block_hashes::Asked;
 use crate::event::PeerKey;
-use crate::layers::Proven;
+use crate::layers::{Answer, Proven};
 use crate::limits::METADATA_TWICE;
 use crate::metadata::Gathered;
 use crate::session::{Allowance, Offence, Session};
@@ -140,15 +141,38 @@ impl Swarm {
             bytes <= u64::from(METADATA_PIECE) && self.upload.take_all(bytes, now)
         };
         let answer = match &mut self.torrent {
-            Some(torrent) if allowed => torrent.layers.answer(&request),
-            _ => None,
+            Some(torrent) if allowed => torrent.layers.answer(&request, &torrent.have),
+            _ => Answer::Reject,
         };
-        if answer.is_none() {
-            session.idle_message(now)?;
+        match answer {
+            Answer::Hashes(hashes) => self.send(peer, Message::Hashes(request, hashes), now),
+            Answer::NeedsBlocks(piece) if self.hash_blocks(peer, request, piece, now) => {}
+            Answer::NeedsBlocks(_) | Answer::Reject => {
+                self.idle_message(peer, now)?;
+                self.send(peer, Message::HashReject(request), now);
+            }
         }
-        let message = answer.map_or(Message::HashReject(request), |hashes| Message::Hashes(request, hashes));
-        self.send(peer, message, now);
         Ok(())
+    }
+
+    /// Whether the request is answered once the blocks of `piece` are hashed.
+    fn hash_blocks(&mut self, peer: PeerKey, request: HashRequest, piece: PieceIndex, now: Instant) -> bool {
+        let bytes = self.torrent.as_ref().map_or(0, |torrent| torrent.geometry().data_size(piece));
+        match self.block_hashes.ask(peer, request, piece, bytes, now) {
+            Asked::Hash => self.actions.push_back(Action::HashBlocks { piece }),
+            Asked::Joined => {}
+            Asked::Refused => return false,
+        }
+        true
+    }
+
+    pub(super) fn blocks_hashed(&mut self, piece: PieceIndex, hashes: &[Sha256Hash], now: Instant) {
+        for (peer, request) in self.block_hashes.hashed(piece) {
+            let here = self.torrent.as_mut().filter(|torrent| torrent.have.has(piece));
+            let answer = here.and_then(|torrent| torrent.layers.answer_with_blocks(&request, hashes));
+            let message = answer.map_or(Message::HashReject(request), |hashes| Message::Hashes(request, hashes));
+            self.send(peer, message, now);
+        }
     }
 
     pub(super) fn hashes(

@@ -20,6 +20,7 @@ use obt_wire::{BLOCK_SIZE, Bitfield, Block, InfoHashes, PeerId};
 
 use crate::action::{Action, AnnounceEvent, AnnounceRequest, CloseReason};
 use crate::announcer::{Announcer, Need};
+use crate::block_hashes::BlockHashes;
 use crate::choker::{Choker, Slots};
 use crate::event::{AnnounceReply, Content, Event, PeerKey, PeerSource, ReadRange, TrackerIndex, TrackerUrl};
 use crate::limits::{ANNOUNCE_PEERS, FEW_PEERS, NUM_WANT, RATE_BURST_LEAST, REQUESTERS_PER_BLOCK, TICK, TICK_IDLE};
@@ -108,6 +109,7 @@ pub struct Swarm {
     phase: Phase,
     torrent: Option<Torrent>,
     metadata: Option<MetadataFetch>,
+    block_hashes: BlockHashes,
     sessions: BTreeMap<PeerKey, Session>,
     closing: BTreeSet<PeerKey>,
     /// Where connections that are gone led to, newest last: what they sent may still turn out to be a lie.
@@ -181,6 +183,7 @@ impl Swarm {
             phase: Phase::Metadata,
             torrent: None,
             metadata: None,
+            block_hashes: BlockHashes::new(now),
             sessions: BTreeMap::new(),
             closing: BTreeSet::new(),
             departed: VecDeque::new(),
@@ -242,6 +245,7 @@ impl Swarm {
             Event::UploadFailed { peer, piece } => self.upload_failed(peer, piece, now),
             Event::Verified { piece, verdict, block_digests } => self.verified(piece, &verdict, &block_digests, now),
             Event::StoreFailed { piece } => self.store_failed(piece),
+            Event::BlocksHashed { piece, hashes } => self.blocks_hashed(piece, &hashes, now),
             Event::DiskPaused => self.paused = true,
             Event::DiskResumed => self.disk_resumed(),
             Event::Withdrawn { pieces } => self.withdrawn(&pieces, now),

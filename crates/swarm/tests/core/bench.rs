@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use obt_swarm::{Action, CloseReason, Config, Content, Direction, Event, LocalAddresses, PeerKey, Start, Swarm};
 use obt_wire::extension::{ExtensionHandshake, MetadataMessage};
-use obt_wire::merkle::{block_hash, root_above};
+use obt_wire::merkle::{FileTree, block_hash, root_above};
 use obt_wire::metainfo::{Draft, Metainfo, Version};
-use obt_wire::peer::{Handshake, Message, PieceHeader, Request, Reserved};
+use obt_wire::peer::{Handshake, HashRequest, Message, PieceHeader, Request, Reserved};
 use obt_wire::{BLOCK_SIZE, Bitfield, InfoHash, PeerId, PieceIndex, Sha1Hash, Sha256Hash};
 
 pub(crate) const US: PeerId = PeerId([50; 20]);
@@ -35,6 +35,22 @@ pub(crate) fn torrent(pieces: u32, version: Version) -> Metainfo {
 pub(crate) fn piece_hash(piece: u32) -> Sha256Hash {
     let leaves = [2 * piece, 2 * piece + 1].map(|block: u32| block_hash(&block.to_be_bytes()));
     root_above(&leaves, 0, 1).unwrap()
+}
+
+/// The hashes of the blocks of a piece of [`torrent`].
+pub(crate) fn block_hashes(piece: u32) -> Vec<Sha256Hash> {
+    [2 * piece, 2 * piece + 1].map(|block| block_hash(&block.to_be_bytes())).to_vec()
+}
+
+/// Asks for the hashes of a piece's blocks, with a proof up to the root.
+pub(crate) fn ask_blocks(metainfo: &Metainfo, piece: u32) -> HashRequest {
+    tree(metainfo).block_request(piece).unwrap()
+}
+
+/// The tree over the file of a [`torrent`].
+pub(crate) fn tree(metainfo: &Metainfo) -> FileTree {
+    let file = &metainfo.info.files[0];
+    FileTree::new(file.pieces_root.unwrap(), file.size, 2 * BLOCK_SIZE).unwrap()
 }
 
 pub(crate) fn content(metainfo: &Metainfo, have: &[u32]) -> Content {

@@ -11,8 +11,8 @@ use obt_wire::peer::{Handshake, HashRequest, Message, PieceHeader, Request, Rese
 use obt_wire::{BLOCK_SIZE, InfoHash, PeerId, PieceIndex, Sha256Hash};
 
 use crate::bench::{
-    A, B, Bench, C, addr, borne, content, extended, is_misbehaviour, metadata, offends, piece_hash, request, requests,
-    send, torrent,
+    A, B, Bench, C, addr, ask_blocks, block_hashes, borne, content, extended, is_misbehaviour, metadata, offends,
+    piece_hash, request, requests, send, torrent, tree,
 };
 
 // Rules of the wire.
@@ -325,6 +325,88 @@ fn e21_e23_hash_requests_are_answered_within_their_budget() {
         .filter(|action| matches!(action, Action::Send { message: Message::HashReject(_), .. }))
         .count();
     assert!(rejected >= 100 - limits::HASH_REQUEST_BURST as usize, "{rejected}");
+}
+
+#[test]
+fn e21_hashes_of_blocks_are_told_of_pieces_that_we_have_once_they_are_hashed() {
+    let metainfo = torrent(8, Version::V2);
+    let mut bench = Bench::new(Start::Content(content(&metainfo, &[3])), |_| ());
+    bench.join(A, Reserved::default(), Direction::Incoming, 1, true);
+    let (piece, ask) = (PieceIndex(3), ask_blocks(&metainfo, 3));
+    assert_eq!(bench.hear(A, Message::HashRequest(ask)), [Action::HashBlocks { piece }]);
+    let actions = bench.tell(Event::BlocksHashed { piece, hashes: block_hashes(3) });
+    let [Action::Send { peer: A, message: Message::Hashes(request, hashes) }] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!((request, &hashes[..2]), (&ask, &block_hashes(3)[..]));
+    assert!(tree(&metainfo).proves(&ask, hashes));
+
+    // libtorrent knows the hash of the piece, and asks for no proof above it.
+    let bare = HashRequest { proof_layers: 0, ..ask };
+    bench.hear(A, Message::HashRequest(bare));
+    let actions = bench.tell(Event::BlocksHashed { piece, hashes: block_hashes(3) });
+    assert_eq!(actions, [send(A, Message::Hashes(bare, block_hashes(3)))]);
+
+    for bad in [
+        ask_blocks(&metainfo, 2),
+        HashRequest { index: 7, ..ask },
+        HashRequest { length: 1, ..ask },
+        HashRequest { index: 4, length: 4, ..ask },
+        HashRequest { index: 16, ..ask },
+        HashRequest { index: u32::MAX - 1, ..ask },
+        HashRequest { proof_layers: 4, ..ask },
+        HashRequest { pieces_root: Sha256Hash([1; 32]), ..ask },
+    ] {
+        assert_eq!(bench.hear(A, Message::HashRequest(bad)), [send(A, Message::HashReject(bad))], "{bad:?}");
+    }
+}
+
+#[test]
+fn e21_hashes_that_are_not_those_of_the_piece_or_come_too_late_are_not_told() {
+    let metainfo = torrent(8, Version::V2);
+    let (piece, ask) = (PieceIndex(3), ask_blocks(&metainfo, 3));
+    for hashes in [block_hashes(2), vec![], block_hashes(3)[..1].to_vec()] {
+        let mut bench = Bench::new(Start::Content(content(&metainfo, &[3])), |_| ());
+        bench.join(A, Reserved::default(), Direction::Incoming, 1, true);
+        bench.hear(A, Message::HashRequest(ask));
+        assert_eq!(bench.tell(Event::BlocksHashed { piece, hashes }), [send(A, Message::HashReject(ask))]);
+    }
+    let mut bench = Bench::new(Start::Content(content(&metainfo, &[3])), |_| ());
+    bench.join(A, Reserved::default(), Direction::Incoming, 1, true);
+    bench.hear(A, Message::HashRequest(ask));
+    bench.tell(Event::Withdrawn { pieces: vec![piece] });
+    let told = bench.tell(Event::BlocksHashed { piece, hashes: block_hashes(3) });
+    assert_eq!(told, [send(A, Message::HashReject(ask))]);
+    bench.hear(A, Message::HashRequest(ask));
+    bench.tell(Event::Disconnected { peer: A });
+    assert_eq!(bench.tell(Event::BlocksHashed { piece, hashes: block_hashes(3) }), []);
+}
+
+#[test]
+fn e23_what_is_hashed_for_others_at_a_time_is_bounded_for_each_peer_and_for_all() {
+    let metainfo = torrent(4_096, Version::V2);
+    let all: Vec<u32> = (0..4_096).collect();
+    let mut bench = Bench::new(Start::Content(content(&metainfo, &all)), |_| ());
+    let hash = |piece| Action::HashBlocks { piece: PieceIndex(piece) };
+    for (peer, id) in [(A, 1), (B, 2)] {
+        bench.join(peer, Reserved::default(), Direction::Incoming, id, true);
+    }
+    let ask = |bench: &mut Bench, peer, piece| {
+        bench.now += limits::HASH_REQUEST_EVERY;
+        let request = ask_blocks(&metainfo, piece);
+        let actions = bench.hear(peer, Message::HashRequest(request));
+        if actions == [send(peer, Message::HashReject(request))] { Vec::new() } else { actions }
+    };
+    for piece in 0..limits::BLOCK_HASH_PIECES as u32 {
+        assert_eq!(ask(&mut bench, A, piece), [hash(piece)]);
+    }
+    assert_eq!(ask(&mut bench, A, 0), [], "this peer has enough on the way");
+    assert_eq!(ask(&mut bench, B, 9), [], "so has the disk");
+    let request = ask_blocks(&metainfo, 0);
+    assert_eq!(bench.hear(B, Message::HashRequest(request)), [], "and who asks for the same waits for the same");
+    let told = bench.tell(Event::BlocksHashed { piece: PieceIndex(0), hashes: block_hashes(0) });
+    assert_eq!(told.len(), 2);
+    assert_eq!(ask(&mut bench, B, 9), [hash(9)]);
 }
 
 #[test]

@@ -325,6 +325,7 @@ impl World {
                 assert_eq!(known, None, "{block:?} was accepted twice");
             }
             Action::Verify { piece, digests } => self.verify(node, piece, digests),
+            Action::HashBlocks { piece } => self.hash_blocks(node, piece),
             Action::Forget { piece } => {
                 self.nodes[node].accepted.remove(&piece.0);
             }
@@ -430,6 +431,13 @@ impl World {
         let block_digests = if digests || !good { blocks.iter().map(digest).collect() } else { Vec::new() };
         let verdict = if good { Verdict::Good } else { Verdict::Bad };
         self.later(millis(1), node, Happening::Plain(Event::Verified { piece, verdict, block_digests }));
+    }
+
+    fn hash_blocks(&mut self, node: usize, piece: PieceIndex) {
+        let geometry = &self.nodes[node].metainfo.as_ref().unwrap().info.geometry;
+        let first = piece.0 * (geometry.piece_length() / BLOCK_SIZE);
+        let hashes = (first..first + geometry.blocks(piece)).map(leaf).collect();
+        self.later(millis(1), node, Happening::Plain(Event::BlocksHashed { piece, hashes }));
     }
 
     fn announce(&mut self, node: usize, tracker: TrackerIndex, request: AnnounceRequest) {
