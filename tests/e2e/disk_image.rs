@@ -1,5 +1,5 @@
-//! A disk of a test's own: an ext4 file system in a file, mounted through a loop device, that loses its power when it is
-//! told.
+//! A disk of a test's own: an ext4 file system in a file, mounted through a loop device, that loses its power or goes
+//! read-only when it is told.
 //!
 //! It needs root and a loop device. Where they are not there, the tests that want it say so aloud and end.
 
@@ -49,6 +49,14 @@ impl DiskImage {
     pub(crate) fn mount_again(&self) {
         run("umount", &[text(&self.mounted)]).unwrap();
         self.try_mount().unwrap();
+    }
+
+    /// The file system finds itself damaged, and takes no more writes until it is mounted again.
+    pub(crate) fn turn_read_only(&self) {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let mine = mounts.lines().find(|line| line.split(' ').nth(1) == Some(text(&self.mounted))).unwrap();
+        let device = mine.split(' ').next().unwrap().trim_start_matches("/dev/");
+        fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "a test").unwrap();
     }
 }
 

@@ -8,6 +8,7 @@
 mod arguments;
 mod catalogue;
 mod disk_image;
+mod disks;
 mod harness;
 mod http;
 mod power;

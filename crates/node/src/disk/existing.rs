@@ -137,6 +137,27 @@ impl Data {
         });
     }
 
+    /// Hashes a piece again that could not be read (HOSTILE F17), and takes it back if it is not good any more.
+    pub(super) fn doubt(self: &Arc<Self>, piece: PieceIndex) {
+        // A file that changed is being hashed as a whole.
+        let file = match self.layout.files_of(piece).next() {
+            Some(file) if self.has(piece) && !self.layout.files_of(piece).any(|file| self.files.is_suspect(file)) => {
+                file
+            }
+            _ => return,
+        };
+        let data = Arc::clone(self);
+        let alive = Arc::new(());
+        self.start_hashing(vec![piece], AfterBad::Stop, Arc::downgrade(&alive), move |good| {
+            drop(alive);
+            if !good.has(piece) && data.has(piece) {
+                tracing::warn!(path = %data.files.shown(file).display(), piece = piece.0, "cannot read a piece any more");
+                data.unset_have(&[piece]);
+                data.rechecked(file, data.files.stamp(file), vec![piece]);
+            }
+        });
+    }
+
     fn rechecked(self: &Arc<Self>, file: FileIndex, stamp: Option<obt_storage::Stamp>, lost: Vec<PieceIndex>) {
         match self.growing() {
             Some(_) => self.tell(obt_storage::ledger::Event::Rechecked { file, stamp, lost }),

@@ -113,6 +113,9 @@ impl Data {
                     self.unset_have(&pieces);
                     self.tell_done(Done::Withdrawn { pieces });
                 }
+                Action::Pause { .. } if growth.partial.is_removed() => {
+                    self.tell_done(Done::Removed { path: growth.partial.path() });
+                }
                 Action::Pause { fault } => self.tell_done(Done::Paused { reason: fault.to_string() }),
                 Action::Resume => self.tell_done(Done::Resumed),
                 Action::Flushed => {

@@ -64,10 +64,15 @@ pub enum Done {
     },
     /// The disk takes data again.
     Resumed,
-    /// Pieces that were had are not any more: their file changed, or the disk may have lost them.
+    /// Pieces that were had are not any more: their file changed or cannot be read, or the disk may have lost them.
     Withdrawn {
         /// Which.
         pieces: Vec<PieceIndex>,
+    },
+    /// Somebody removed the folder in which it was downloaded: there is nothing to wait for.
+    Removed {
+        /// The partial folder.
+        path: PathBuf,
     },
 }
 
@@ -99,6 +104,12 @@ pub enum StoreError {
         path: PathBuf,
         /// What should be there.
         expected: &'static str,
+    },
+    /// Somebody removed the partial folder while it was downloaded to.
+    #[error("{} was removed while it was downloaded to", .path.display())]
+    Removed {
+        /// The partial folder.
+        path: PathBuf,
     },
     /// The folder or file that the plan selects is not in the torrent.
     #[error("the torrent has no {0:?}")]

@@ -67,6 +67,11 @@ impl Partial {
         self.folder_path.join(&self.name)
     }
 
+    /// Whether somebody removed the partial folder: what is written into it has no name and is lost.
+    pub(super) fn is_removed(&self) -> bool {
+        rustix::fs::fstat(&self.inside).is_ok_and(|found| found.st_nlink == 0)
+    }
+
     /// A handle of the partial folder.
     pub(super) fn inside(&self) -> io::Result<OwnedFd> {
         self.inside.try_clone()

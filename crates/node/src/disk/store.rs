@@ -174,6 +174,12 @@ impl Store {
         Ok(UploadPlan { first, rest })
     }
 
+    /// A block of this piece could not be sent. If it was had and no file of it is known to have changed, it is hashed
+    /// again; [`Done::Withdrawn`] follows where it cannot be read, or is not what it was. Never blocks.
+    pub fn doubt(&self, piece: PieceIndex) {
+        self.data.doubt(piece);
+    }
+
     /// Reads a request into `out`, which has its length, with the same checks before and after. Blocks on the disk.
     ///
     /// # Errors

@@ -42,6 +42,18 @@ pub(super) enum WriteError {
     Shrunk,
 }
 
+impl WriteError {
+    /// Whether the file is to blame, and not the socket: the kernel that sends from one to the other has one error for
+    /// both, and sockets do not have this code.
+    fn is_of_the_disk(&self) -> bool {
+        match self {
+            Self::Io(error) => error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()),
+            Self::Read(_) => true,
+            Self::Shrunk => false,
+        }
+    }
+}
+
 /// How a write went.
 #[derive(Debug)]
 pub(super) enum Turn {
@@ -169,8 +181,15 @@ impl Writer {
             if let Some(cold) = sending.cold(&mut self.warm) {
                 return Ok(Some(Turn::Cold(cold)));
             }
-            if !sending.send(stream)? {
-                return Ok(Some(Turn::Full));
+            match sending.send(stream) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Some(Turn::Full)),
+                Err(error) => {
+                    if error.is_of_the_disk() {
+                        items.push(Item::UploadFailed(PieceIndex(sending.request.piece)));
+                    }
+                    return Err(error);
+                }
             }
             items.push(Item::Uploaded(sending.request.length));
             self.sending = None;

@@ -13,7 +13,7 @@ use obt_swarm::{
 };
 use obt_wire::metainfo::Metainfo;
 use obt_wire::peer::{Handshake, PieceHeader};
-use obt_wire::{Block, InfoHashes};
+use obt_wire::{Bitfield, Block, InfoHashes, PieceIndex};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -63,6 +63,8 @@ pub(super) struct Driver {
     reports_sender: mpsc::Sender<Report>,
     reports: mpsc::Receiver<Report>,
     metainfo: Option<Arc<Metainfo>>,
+    /// What the user wants of it.
+    wanted: Bitfield,
     store: Option<Store>,
     assembly: Assembly,
     /// The bytes of the block that the core is being told about.
@@ -123,6 +125,7 @@ impl Driver {
             reports_sender,
             reports,
             metainfo: None,
+            wanted: Bitfield::default(),
             store: None,
             assembly: Assembly::default(),
             held: None,
@@ -254,7 +257,12 @@ impl Driver {
             Item::Message(message) => self.feed(Event::Message { peer, message }),
             Item::Progress => self.feed(Event::BlockProgress { peer }),
             Item::Uploaded(bytes) => self.feed(Event::Uploaded { peer, bytes }),
-            Item::UploadFailed(piece) => self.feed(Event::UploadFailed { peer, piece }),
+            Item::UploadFailed(piece) => {
+                self.feed(Event::UploadFailed { peer, piece });
+                if let Some(store) = &self.store {
+                    store.doubt(piece);
+                }
+            }
         }
     }
 
@@ -275,7 +283,10 @@ impl Driver {
             Order::Opened(Err(error)) => self.fail(error),
             Order::Finished(result) => self.finished(result, outcome),
             Order::AddPeers(source, addrs) => self.feed(Event::PeersFound { source, addrs }),
-            Order::Want(wanted) => self.feed(Event::WantedChanged { wanted }),
+            Order::Want(wanted) => {
+                self.wanted.clone_from(&wanted);
+                self.feed(Event::WantedChanged { wanted });
+            }
             Order::Limit(Rates { download, upload }) => self.feed(Event::RatesChanged { download, upload }),
             Order::Stop => self.stop(),
         }
@@ -306,12 +317,19 @@ impl Driver {
                 self.feed(Event::DiskResumed);
                 self.publish();
             }
-            Done::Withdrawn { pieces } => {
-                for piece in &pieces {
-                    self.ends.readers.withdrawn(*piece);
-                }
-                self.feed(Event::Withdrawn { pieces });
-            }
+            Done::Withdrawn { pieces } => self.withdrawn(pieces),
+            Done::Removed { path } => self.fail(StoreError::Removed { path }.into()),
+        }
+    }
+
+    fn withdrawn(&mut self, pieces: Vec<PieceIndex>) {
+        for piece in &pieces {
+            self.ends.readers.withdrawn(*piece);
+        }
+        self.feed(Event::Withdrawn { pieces });
+        // Until it has its final name it is ours to repair.
+        if self.finish != Finish::Done && self.path.is_none() {
+            self.feed(Event::WantedChanged { wanted: self.wanted.clone() });
         }
     }
 
@@ -493,8 +511,13 @@ impl Driver {
         self.ends.readers.begin(store.clone(), content.have.clone());
         self.store = Some(store);
         self.metainfo = Some(Arc::clone(&content.metainfo));
+        self.wanted.clone_from(&content.wanted);
         self.path = path;
-        if !content.wanted.has_more_than(&content.have) {
+        self.complete_if_all_is_here();
+    }
+
+    fn complete_if_all_is_here(&mut self) {
+        if self.store.as_ref().is_some_and(|store| !self.wanted.has_more_than(&store.have())) {
             self.complete();
         }
     }
@@ -533,10 +556,12 @@ impl Driver {
                     self.stop();
                 }
             }
-            // What changed is withdrawn and fetched again; then the core says once more that all is here.
+            // What it lost is withdrawn and fetched again; then the core says once more that all is here. It says nothing
+            // where nothing was lost, or all of it has come back already.
             Err(StoreError::Changed { path }) => {
                 tracing::warn!(path = %path.display(), "a file changed while it was fetched");
                 self.finish = Finish::Missing;
+                self.complete_if_all_is_here();
             }
             Err(error) => self.fail(error.into()),
         }
