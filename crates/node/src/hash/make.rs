@@ -142,6 +142,9 @@ fn finish(draft: Draft, hashes: &[PieceHashes]) -> Result<Metainfo, HashError> {
 
 #[cfg(test)]
 mod tests {
+    use obt_wire::merkle::{block_hash, root_above};
+    use sha1::Digest;
+
     use std::time::{Duration, SystemTime};
 
     use super::*;
@@ -186,6 +189,29 @@ mod tests {
         assert_eq!(v1.info.pieces, hybrid.info.pieces);
         assert_eq!(v2.piece_layers, hybrid.piece_layers);
         assert_eq!(v1.info.geometry.pieces(), 4);
+    }
+
+    #[test]
+    fn pieces_side_by_side_hash_as_each_alone() {
+        // More pieces than lanes, pieces of several files, files of several pieces, and an end that is no block.
+        let mut random = fastrand::Rng::with_seed(5);
+        let sizes = [1, 40_000, 0, 16_384, 900_000, 63, 64, 65, 300_001];
+        let contents = sizes.map(|size| std::iter::repeat_with(|| random.u8(..)).take(size).collect::<Vec<u8>>());
+        let names: Vec<String> = (0..sizes.len()).map(|number| format!("f{number}")).collect();
+        let files: Vec<(&str, &[u8])> =
+            names.iter().map(String::as_str).zip(contents.iter().map(Vec::as_slice)).collect();
+        let folder = folder_with(&files);
+        let with = |version| {
+            let options = MakeOptions { version, piece_length: Some(32_768) };
+            make(folder.path(), "x", options, &Watch::default()).unwrap().metainfo.info
+        };
+        let alone: Vec<Sha1Hash> =
+            contents.concat().chunks(32_768).map(|piece| Sha1Hash(sha1::Sha1::digest(piece).into())).collect();
+        assert_eq!(with(Version::V1).pieces, alone);
+        for (file, content) in with(Version::V2).files.iter().zip(&contents) {
+            let leaves: Vec<_> = content.chunks(16_384).map(block_hash).collect();
+            assert_eq!(file.pieces_root, root_above(&leaves, 0, leaves.len().next_power_of_two().ilog2()));
+        }
     }
 
     #[cfg(unix)]

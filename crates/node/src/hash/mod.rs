@@ -1,7 +1,7 @@
 //! Hashing data that lies on disk: a path into a torrent, and data against a torrent.
 //!
-//! Several threads, each with whole pieces; a stretch of file is read once into a buffer that fits the processor's
-//! cache, and every hash that is wanted is fed from there. Nothing is mapped: a file that is truncated meanwhile is an
+//! Several threads, each with as many pieces as are hashed side by side; stretches of them are read once into buffers that
+//! fit the processor's cache, and every hash that is wanted is fed from there. Nothing is mapped: a file that is truncated meanwhile is an
 //! error, not a signal. Memory does not grow with the file, but by 20 to 52 bytes a piece.
 
 mod check;
