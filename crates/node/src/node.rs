@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::announce::Announcer;
 use crate::buffers::Pool;
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, PeerListen};
 use crate::disk::Disk;
 use crate::limits;
 use crate::net::{Dialer, Listener, bind};
@@ -63,6 +63,16 @@ struct State {
     tasks: JoinSet<()>,
 }
 
+/// What trackers of ours tell others: what the user said, or the one address that we listen at. The address that our
+/// messages come from may be another one of this machine's. A loopback address means nothing to others.
+fn advertised(named: Vec<String>, listen: PeerListen) -> Vec<String> {
+    let only = listen.addr.filter(|addr| !addr.is_unspecified() && !addr.is_loopback());
+    match only {
+        Some(only) if named.is_empty() => vec![only.to_string()],
+        _ => named,
+    }
+}
+
 impl Node {
     /// Binds, and starts the threads of the disk.
     ///
@@ -83,7 +93,7 @@ impl Node {
             disk: Disk::start(config.disk_threads),
             pool: Pool::bounded(config.buffer_bytes / BLOCK_SIZE as usize),
             dialer: Dialer::new(peer_id, config.connect_timeout, config.handshake_timeout, places),
-            announcer: Announcer::new(config.advertise),
+            announcer: Announcer::new(advertised(config.advertise, config.listen)),
             registry,
             cold_reads: Arc::new(Semaphore::new(limits::COLD_READS)),
             port,
@@ -246,4 +256,20 @@ fn random_peer_id() -> PeerId {
         *byte = u8::try_from(fastrand::alphanumeric()).unwrap_or(b'0');
     }
     PeerId(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_at_one_address_is_told_of_under_it() {
+        let at = |text: &str| PeerListen { addr: Some(text.parse().unwrap()), ..PeerListen::default() };
+        assert_eq!(advertised(Vec::new(), at("10.99.0.10")), ["10.99.0.10"]);
+        assert_eq!(advertised(Vec::new(), at("2001:db8::1")), ["2001:db8::1"]);
+        assert_eq!(advertised(vec!["lab".into()], at("10.99.0.10")), ["lab"]);
+        for several in [PeerListen::default(), at("0.0.0.0"), at("::"), at("127.0.0.1")] {
+            assert!(advertised(Vec::new(), several).is_empty());
+        }
+    }
 }
