@@ -13,6 +13,7 @@ use crate::command::{
     PublishPolicy, Replace,
 };
 use crate::error::CatalogueError;
+use crate::lookalikes::skeleton;
 use crate::names::Name;
 use crate::owners::{self, Standing};
 use crate::query::{Reader, swarm_bounds};
@@ -268,7 +269,11 @@ fn add_name(
         )?
         .execute((id, name.as_str(), owner.0, time_ms.cast_signed()))?;
     let folded = indexed(name.as_str());
-    transaction.prepare_cached("INSERT INTO search (id, folded) VALUES (?1, ?2)")?.execute((id, &folded))?;
+    transaction.prepare_cached("INSERT INTO search (id, folded, skeleton) VALUES (?1, ?2, ?3)")?.execute((
+        id,
+        &folded,
+        skeleton(name.as_str()),
+    ))?;
     transaction.prepare_cached("INSERT INTO search_grams (rowid, folded) VALUES (?1, ?2)")?.execute((id, &folded))?;
     transaction.prepare_cached("UPDATE publisher SET names = names + 1 WHERE key = ?1")?.execute([owner.0])?;
     Ok(Item { id, owner, counter: 0, newest: None })

@@ -11,6 +11,12 @@ pub enum CatalogueError {
     /// Another program's database, or none at all.
     #[error("this file is not a catalogue")]
     NotCatalogue,
+    /// An earlier release made it, and no tracker of this one has opened it yet.
+    #[error("the catalogue was written by an older release (schema {schema}); the tracker brings it up to date")]
+    OlderSchema {
+        /// What the file says.
+        schema: i64,
+    },
     /// A later release made it.
     #[error("the catalogue was written by a newer release (schema {schema})")]
     NewerSchema {

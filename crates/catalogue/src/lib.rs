@@ -11,8 +11,10 @@ mod digest;
 mod downloads;
 mod error;
 pub mod hex;
+mod lookalikes;
 pub mod names;
 mod owners;
+mod pace;
 mod query;
 mod schema;
 mod search;
@@ -27,5 +29,6 @@ pub use command::{
 pub use error::{CatalogueError, QueryError};
 pub use names::{HashPrefix, Name, NameArgument, NameError, Selector, Target};
 pub use owners::{KeyRecord, Standing};
+pub use pace::{Pace, TooFast};
 pub use query::{Entry, LastHolder, Page, Reader, Resolved};
 pub use search::QUERY_BYTES;

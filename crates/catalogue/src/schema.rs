@@ -3,14 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::CatalogueError;
+use crate::lookalikes::skeleton;
 
 /// "obtc": tells a catalogue from other SQLite files.
 const APPLICATION_ID: i64 = 0x6f62_7463;
-/// Counts up with every change of [`TABLES`].
-const SCHEMA: i64 = 1;
+/// Counts up with every change of [`TABLES`]; [`migrate`] brings older files here.
+const SCHEMA: i64 = 2;
 /// How long a second writer (`obt tracker key add` beside a running tracker) waits for its turn.
 const BUSY: Duration = Duration::from_secs(5);
 /// Prepared statements that a connection keeps.
@@ -84,9 +85,11 @@ CREATE TABLE seen (
 CREATE INDEX seen_by_time ON seen (at_ms);
 
 CREATE TABLE search (
-    id     INTEGER PRIMARY KEY REFERENCES name (id),
-    folded TEXT NOT NULL
+    id       INTEGER PRIMARY KEY REFERENCES name (id),
+    folded   TEXT NOT NULL,
+    skeleton TEXT NOT NULL DEFAULT ''
 ) STRICT;
+CREATE INDEX search_by_skeleton ON search (skeleton);
 CREATE VIRTUAL TABLE search_grams USING fts5 (
     folded, content = 'search', content_rowid = 'id', tokenize = 'trigram case_sensitive 1'
 );
@@ -162,17 +165,43 @@ fn create(connection: &mut Connection) -> Result<(), CatalogueError> {
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", SCHEMA)?;
     } else {
+        migrate(&transaction)?;
         check(&transaction)?;
     }
     transaction.commit()?;
     Ok(())
 }
 
+/// Brings a file of an earlier release to [`SCHEMA`].
+fn migrate(transaction: &Transaction<'_>) -> Result<(), CatalogueError> {
+    if number(transaction, "application_id")? != APPLICATION_ID || number(transaction, "user_version")? != 1 {
+        return Ok(());
+    }
+    transaction.execute_batch(
+        "ALTER TABLE search ADD COLUMN skeleton TEXT NOT NULL DEFAULT '';
+         CREATE INDEX search_by_skeleton ON search (skeleton);",
+    )?;
+    let mut update = transaction.prepare("UPDATE search SET skeleton = ?2 WHERE id = ?1")?;
+    let mut select = transaction.prepare("SELECT id, name FROM name")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        update.execute((row.get::<_, i64>(0)?, skeleton(&row.get::<_, String>(1)?)))?;
+    }
+    transaction.pragma_update(None, "user_version", SCHEMA)?;
+    Ok(())
+}
+
+fn number(connection: &Connection, pragma: &str) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, pragma, |row| row.get(0))
+}
+
 fn check(connection: &Connection) -> Result<(), CatalogueError> {
-    let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    if number("application_id")? != APPLICATION_ID {
+    if number(connection, "application_id")? != APPLICATION_ID {
         return Err(CatalogueError::NotCatalogue);
     }
-    let schema = number("user_version")?;
-    if schema == SCHEMA { Ok(()) } else { Err(CatalogueError::NewerSchema { schema }) }
+    match number(connection, "user_version")? {
+        SCHEMA => Ok(()),
+        schema if schema < SCHEMA => Err(CatalogueError::OlderSchema { schema }),
+        schema => Err(CatalogueError::NewerSchema { schema }),
+    }
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use obt_catalogue::{Command, Departure, QueryError};
+use obt_catalogue::{Authority, Command, Departure, QueryError};
 use obt_wire::{InfoHash, Sha256Hash};
 use proptest::prelude::*;
 use support::{ALICE, BOB, Ledger, NOW, hashes, name};
@@ -29,6 +29,23 @@ fn words_are_found_in_any_order_whatever_their_case_and_accents() {
     assert_eq!(ledger.names("nothing"), [""; 0]);
     assert_eq!(ledger.names("").len(), 5);
     assert_eq!(ledger.names("  ").len(), 5);
+}
+
+#[test]
+fn q05_names_that_look_alike_know_of_each_other() {
+    let mut ledger = ledger(&["Ubuntu 24.04", "Ubuntu 22.04", "plain"]);
+    ledger.publish(BOB, "ubuntu 24.O4", 2);
+    ledger.publish(BOB, "Ubu\u{43f}tu 24.04", 3);
+    let similar = |ledger: &Ledger, text: &str| -> Vec<String> {
+        ledger.catalogue.lookalikes(&name(text)).unwrap().into_iter().map(String::from).collect()
+    };
+    assert_eq!(similar(&ledger, "Ubuntu 24.04"), ["Ubu\u{43f}tu 24.04", "ubuntu 24.O4"]);
+    assert_eq!(similar(&ledger, "ubuntu 24.O4"), ["Ubuntu 24.04", "Ubu\u{43f}tu 24.04"]);
+    assert_eq!(similar(&ledger, "PLAIN"), ["plain"], "also of names that are not there yet");
+    assert_eq!(similar(&ledger, "Ubuntu 22.04"), [""; 0]);
+    let all = Command::Withdraw { name: name("ubuntu 24.O4"), version: None, by: Authority::Key(BOB) };
+    ledger.run(all);
+    assert_eq!(similar(&ledger, "Ubuntu 24.04"), ["Ubu\u{43f}tu 24.04"], "what was withdrawn misleads nobody");
 }
 
 #[test]

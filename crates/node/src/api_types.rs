@@ -30,6 +30,9 @@ pub struct Item {
     pub publisher: String,
     /// RFC 3339, UTC.
     pub published_at: String,
+    /// Other names that a person may take for this one: in another case, or of letters that look the same. The first few.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub similar: Vec<String>,
     /// Who held it last, where nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_held: Option<LastHeld>,
@@ -91,6 +94,9 @@ pub struct Published {
     pub version: u32,
     /// Whether this content was there already.
     pub existed: bool,
+    /// Other names that a person may take for this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub similar: Vec<String>,
 }
 
 /// Everybody in the network, by address.

@@ -6,11 +6,11 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -29,6 +29,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(15);
 /// Time for a .torrent of the largest size in either direction, over a link of 5 Mbit/s.
 const TORRENT: Duration = Duration::from_secs(120);
+/// Longest pause that a tracker may ask for between two publishes.
+const PAUSE: Duration = Duration::from_secs(10);
 /// Largest JSON answer, bytes: a full item with 200,000 files of long names, or thousands of peers.
 const JSON_BYTES: usize = 64 << 20;
 /// Items asked for at once.
@@ -173,6 +175,8 @@ pub struct TrackerClient {
 
 struct Answer {
     status: StatusCode,
+    /// When to ask again, where it says so in seconds.
+    retry_after: Option<Duration>,
     body: Bytes,
 }
 
@@ -271,7 +275,17 @@ impl TrackerClient {
         if replace == Replace::Yes {
             path.push_str("?replace=true");
         }
-        let answer = self.ask(Method::PUT, &path, torrent, Some(key), TORRENT).await?;
+        let begun = Instant::now();
+        let answer = loop {
+            let answer = self.ask(Method::PUT, &path, torrent.clone(), Some(key), TORRENT).await?;
+            match answer.retry_after {
+                // Whoever shares a large folder is held up, not refused.
+                Some(pause) if answer.status == StatusCode::TOO_MANY_REQUESTS && begun.elapsed() < TORRENT => {
+                    tokio::time::sleep(pause.min(PAUSE)).await;
+                }
+                _ => break answer,
+            }
+        };
         let body = self.accepted(answer)?;
         self.parse(&body)
     }
@@ -333,9 +347,11 @@ impl TrackerClient {
         let request = request.body(Full::new(body)).map_err(|error| self.foreign(&error))?;
         let response = self.http.request(request).await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = retry_after.map(Duration::from_secs);
         let body = Limited::new(response.into_body(), JSON_BYTES).collect().await;
         let body = body.map_err(|error| self.foreign(&error))?.to_bytes();
-        Ok(Answer { status, body })
+        Ok(Answer { status, retry_after, body })
     }
 
     fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> TrackerError {

@@ -21,7 +21,12 @@ pub struct Ledger {
 impl Ledger {
     /// Alice and Bob may publish.
     pub fn new() -> Self {
-        let mut this = Self { catalogue: Catalogue::in_memory().unwrap(), next: 0, now: NOW };
+        Self::of(Catalogue::in_memory().unwrap())
+    }
+
+    /// The same with this catalogue.
+    pub fn of(catalogue: Catalogue) -> Self {
+        let mut this = Self { catalogue, next: 0, now: NOW };
         for key in [ALICE, BOB] {
             this.run(Command::AddKey { key, label: String::new(), names: None });
         }

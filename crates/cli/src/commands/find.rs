@@ -23,6 +23,9 @@ pub(crate) async fn run(args: Find, output: Output) -> anyhow::Result<Status> {
     let width = items.iter().map(|item| plain(&item.name).chars().count()).max().unwrap_or(0).min(60);
     for item in &items {
         output.line(row(item, width))?;
+        if let Some(warning) = lookalikes(&item.name, &item.similar) {
+            output.talk(warning);
+        }
     }
     Ok(status)
 }
@@ -32,6 +35,14 @@ fn nothing(text: &str, tracker: &str) -> String {
         return format!("the catalogue of {tracker} is empty");
     }
     format!("no name in the catalogue of {tracker} matches \"{}\"", plain(text))
+}
+
+/// That other names could be taken for this one.
+pub(crate) fn lookalikes(name: &str, similar: &[String]) -> Option<String> {
+    let others: Vec<String> = similar.iter().map(|other| format!("{:?}", plain(other))).collect();
+    let (name, others) = (plain(name), others.join(", "));
+    (!similar.is_empty())
+        .then(|| format!("warning: {name:?} looks like {others}: make sure that it is the one you mean"))
 }
 
 fn row(item: &Item, width: usize) -> String {

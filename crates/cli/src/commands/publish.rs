@@ -6,6 +6,7 @@ use obt_node::state::StateFolder;
 use obt_node::tracker_client::{Replace, TrackerClient};
 
 use crate::args::Publish;
+use crate::commands::find::lookalikes;
 use crate::commands::inspect::read_torrent;
 use crate::commands::service::{publishing_key, tell_tracker, tracker_address};
 use crate::output::{Output, Status, Told, plain};
@@ -24,6 +25,9 @@ pub(crate) async fn run(args: Publish, settings: &Settings, output: Output) -> a
     } else {
         let how = if published.existed { "was there already" } else { "published" };
         output.talk(format_args!("{} version {}: {how}", plain(name.as_str()), published.version));
+        if let Some(warning) = lookalikes(name.as_str(), &published.similar) {
+            output.talk(warning);
+        }
         output.line(format_args!(
             "obt get {} {} {}",
             client.address().host(),

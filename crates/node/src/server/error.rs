@@ -8,7 +8,7 @@ use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use obt_catalogue::signing::{PublicKey, SignatureError};
-use obt_catalogue::{CatalogueError, Denial, Name, NameError, QueryError};
+use obt_catalogue::{CatalogueError, Denial, Name, NameError, QueryError, TooFast};
 
 use super::catalogue::CatalogueFailure;
 use crate::api_types::{ErrorBody, ErrorDetail};
@@ -18,12 +18,14 @@ use crate::api_types::{ErrorBody, ErrorDetail};
 pub(super) struct ApiError {
     status: StatusCode,
     detail: ErrorDetail,
+    /// When to come back, seconds.
+    retry_after: Option<u64>,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
         let detail = ErrorDetail { code: code.to_owned(), message: message.into(), hint: None, owner: None };
-        Self { status, detail }
+        Self { status, detail, retry_after: None }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -79,7 +81,8 @@ impl ApiError {
     }
 
     pub(super) fn busy(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message).hint("try again in a few seconds")
+        let busy = Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message).hint("try again in a few seconds");
+        Self { retry_after: Some(2), ..busy }
     }
 
     pub(super) fn timeout(message: impl Into<String>) -> Self {
@@ -96,14 +99,11 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(ErrorBody { error: self.detail })).into_response();
         let headers = response.headers_mut();
-        match self.status {
-            StatusCode::UNAUTHORIZED => {
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("obt-ed25519"));
-            }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("2"));
-            }
-            _ => {}
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("obt-ed25519"));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -125,6 +125,15 @@ impl From<SignatureError> for ApiError {
             SignatureError::TooMany => Self::busy(error.to_string()),
             SignatureError::Malformed | SignatureError::Mismatch | SignatureError::Replayed => refused,
         }
+    }
+}
+
+impl From<TooFast> for ApiError {
+    fn from(error: TooFast) -> Self {
+        let seconds = error.retry_after_ms.div_ceil(1_000).max(1);
+        let message = format!("this publisher or its address makes {error}");
+        let hint = format!("go on in {seconds} s; the tracker's own machine is not held up");
+        Self { retry_after: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too_fast", message).hint(hint) }
     }
 }
 

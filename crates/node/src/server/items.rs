@@ -9,7 +9,7 @@ use axum::extract::{Extension, Query, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
-use obt_catalogue::{CatalogueError, Entry, LastHolder, Layout, NameArgument, Resolved};
+use obt_catalogue::{CatalogueError, Entry, LastHolder, Layout, Name, NameArgument, QueryError, Reader, Resolved};
 use obt_tracker::SwarmStats;
 use obt_wire::metainfo::Metainfo;
 use serde::Deserialize;
@@ -42,9 +42,15 @@ pub(super) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<ItemPage>, ApiError> {
     let Query(ListQuery { q, cursor, limit }) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let page = app.catalogue.read(move |reader| reader.search(&q, cursor.as_deref(), limit)).await?;
+    let search = move |reader: &Reader| -> Result<_, QueryError> {
+        let page = reader.search(&q, cursor.as_deref(), limit)?;
+        let similar = page.entries.iter().map(|entry| reader.lookalikes(&entry.name)).collect::<Result<Vec<_>, _>>()?;
+        Ok((page, similar))
+    };
+    let (page, similar) = app.catalogue.read(search).await?;
     let now = Instant::now();
-    let items = page.entries.iter().map(|entry| item(entry, app.state.stats(&entry.content.hashes, now)));
+    let items = page.entries.iter().zip(similar);
+    let items = items.map(|(entry, similar)| item(entry, similar, app.state.stats(&entry.content.hashes, now)));
     Ok(Json(ItemPage { items: items.collect(), cursor: page.cursor }))
 }
 
@@ -53,7 +59,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, uri: Uri) -> Result<Respon
     let found = app.find(named(&uri, "/api/v1/items/", "")?).await?;
     let metainfo = app.metainfos.load(&app.catalogue, found.entry.content.blob).await?;
     let stats = app.state.stats(&found.entry.content.hashes, Instant::now());
-    let mut item = item(&found.entry, stats);
+    let mut item = item(&found.entry, found.similar, stats);
     if item.holders == 0 {
         item.last_held = found.last_holder.map(|last| LastHeld { address: last.holder, at: rfc3339(last.at_ms) });
     }
@@ -113,6 +119,7 @@ pub(super) fn named(uri: &Uri, prefix: &str, suffix: &str) -> Result<NameArgumen
 pub(super) struct Found {
     pub(super) entry: Entry,
     pub(super) versions: Vec<Entry>,
+    pub(super) similar: Vec<Name>,
     pub(super) last_holder: Option<LastHolder>,
 }
 
@@ -120,14 +127,15 @@ impl App {
     /// The version with exactly this name.
     pub(super) async fn find(&self, argument: NameArgument) -> Result<Found, ApiError> {
         let name = argument.base().to_owned();
-        let ask = move |reader: &obt_catalogue::Reader| -> Result<_, CatalogueError> {
+        let ask = move |reader: &Reader| -> Result<_, CatalogueError> {
             let resolved = reader.resolve(&argument)?;
             let Resolved::Found { entry, inner: None } = resolved else {
                 return Ok(Err(resolved));
             };
             let versions = reader.versions(&entry.name)?;
             let last_holder = reader.last_holder(&entry.content.hashes)?;
-            Ok(Ok(Found { entry: *entry, versions, last_holder }))
+            let similar = reader.lookalikes(&entry.name)?;
+            Ok(Ok(Found { entry: *entry, versions, similar, last_holder }))
         };
         match self.catalogue.read(ask).await? {
             Ok(found) => Ok(found),
@@ -137,7 +145,7 @@ impl App {
     }
 }
 
-fn item(entry: &Entry, stats: SwarmStats) -> Item {
+fn item(entry: &Entry, similar: Vec<Name>, stats: SwarmStats) -> Item {
     let content = &entry.content;
     Item {
         name: entry.name.to_string(),
@@ -152,6 +160,7 @@ fn item(entry: &Entry, stats: SwarmStats) -> Item {
         completed: u64::from(stats.completed),
         publisher: entry.publisher.to_string(),
         published_at: rfc3339(entry.published_ms),
+        similar: similar.into_iter().map(String::from).collect(),
         last_held: None,
         newest: None,
         versions: Vec::new(),

@@ -33,7 +33,7 @@ use std::time::Instant;
 
 pub use obt_catalogue::PublishPolicy;
 use obt_catalogue::signing::{Keypair, PublicKey, ReplayGuard};
-use obt_catalogue::{CatalogueError, Command};
+use obt_catalogue::{CatalogueError, Command, Pace};
 use obt_tracker::limits::Limits;
 use obt_tracker::swarms::SHARD_BITS;
 use obt_tracker::{Advertised, StoreConfig};
@@ -133,6 +133,9 @@ struct App {
     metainfos: Metainfos,
     events: Events,
     replays: Mutex<ReplayGuard>,
+    pace: Mutex<Pace>,
+    /// The key of this machine, whose changes are its operator's.
+    own_key: PublicKey,
     files: OnceLock<Arc<dyn FileSource>>,
     advertise: Option<Advertise>,
     port: u16,
@@ -177,6 +180,8 @@ impl TrackerServer {
             metainfos: Metainfos::new(),
             events: Events::new(),
             replays: Mutex::new(ReplayGuard::new()),
+            pace: Mutex::new(Pace::new()),
+            own_key: publisher.public(),
             files: config.files.map_or_else(OnceLock::new, OnceLock::from),
             advertise: config.advertise,
             port: bound.port,

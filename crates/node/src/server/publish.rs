@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -26,6 +26,7 @@ use tokio::time::timeout;
 
 use super::App;
 use super::clock::now_ms;
+use super::connections::Ends;
 use super::error::ApiError;
 use super::events::Change;
 use super::{items, limits, paths};
@@ -41,12 +42,14 @@ pub(super) struct Withdrawn {
 /// `PUT /api/v1/items/NAME`
 pub(super) async fn publish(
     State(app): State<Arc<App>>,
+    Extension(ends): Extension<Ends>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let replace = replace(&uri)?;
     let (signed, body) = take(&app, Method::PUT, &uri, &headers, body).await?;
+    pace(&app, signed.key, &ends)?;
     let name = whole_name(&uri)?;
     let (content, blob) = app.metainfos.work(move || clean(&body)).await??;
     let hashes = content.hashes;
@@ -57,12 +60,10 @@ pub(super) async fn publish(
             tracing::info!(%name, version, key = %signed.key, "published");
             app.state.pin(&hashes, 0, Instant::now());
             app.events.tell(Change::Published { name: name.to_string(), version });
-            let published = Published { name: name.to_string(), version, existed: false };
+            let published = app.published(name, version, false).await?;
             Ok((StatusCode::CREATED, Json(published)).into_response())
         }
-        Outcome::AlreadyThere { version } => {
-            Ok(Json(Published { name: name.to_string(), version, existed: true }).into_response())
-        }
+        Outcome::AlreadyThere { version } => Ok(Json(app.published(name, version, true).await?).into_response()),
         other => Err(refusal(&other, &name, signed.key)),
     }
 }
@@ -70,11 +71,13 @@ pub(super) async fn publish(
 /// `DELETE /api/v1/items/NAME[@VERSION]`
 pub(super) async fn withdraw(
     State(app): State<Arc<App>>,
+    Extension(ends): Extension<Ends>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Withdrawn>, ApiError> {
     let (signed, _) = take(&app, Method::DELETE, &uri, &headers, body).await?;
+    pace(&app, signed.key, &ends)?;
     let argument = items::named(&uri, "/api/v1/items/", "")?;
     let name = Name::parse(argument.base())?;
     let version = match argument.selector {
@@ -96,7 +99,25 @@ pub(super) async fn withdraw(
     Ok(Json(Withdrawn { name: name.to_string(), versions }))
 }
 
+/// Counts a change by somebody who has proved to be `key`. The operator's own key is not held up: a folder of ten
+/// thousand entries is shared at once.
+fn pace(app: &App, key: PublicKey, ends: &Ends) -> Result<(), ApiError> {
+    if key == app.own_key {
+        return Ok(());
+    }
+    let admitted = app.pace.lock().unwrap_or_else(PoisonError::into_inner).admit(key, ends.client.ip(), now_ms());
+    Ok(admitted?)
+}
+
 impl App {
+    /// The answer to a publish, with the names that look like this one.
+    async fn published(&self, name: Name, version: u32, existed: bool) -> Result<Published, ApiError> {
+        let asked = name.clone();
+        let similar = self.catalogue.read(move |reader| reader.lookalikes(&asked)).await?;
+        let similar = similar.into_iter().map(String::from).collect();
+        Ok(Published { name: name.into(), version, existed, similar })
+    }
+
     /// Unpins the swarms of contents that have no name any more.
     async fn let_go(&self, contents: Vec<InfoHashes>) -> Result<(), ApiError> {
         for hashes in contents {

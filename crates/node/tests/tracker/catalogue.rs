@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use obt_catalogue::signing::Keypair;
+use obt_catalogue::{Catalogue, Command, CommandId, Envelope};
 use obt_node::tracker_client::{Replace, TrackerAddress, TrackerClient};
 use obt_wire::magnet::Magnet;
 use obt_wire::metainfo::Metainfo;
@@ -87,6 +88,60 @@ async fn q04_only_signed_requests_of_keys_that_may_publish_count_and_each_once()
     assert_eq!(tracker.send("PUT", path, &[("Authorization", "Basic YTpi")], &body).await.error(), unauthorized);
 }
 
+/// Lets another key publish at a tracker with this folder.
+fn admit(folder: &tempfile::TempDir, key: &Keypair) {
+    let mut catalogue = Catalogue::open(&folder.path().join("state/catalogue.sqlite")).unwrap();
+    let add = Command::AddKey { key: key.public(), label: "guest".to_owned(), names: None };
+    catalogue.apply(&[Envelope::new(CommandId([7; 16]), 1, add)]).unwrap();
+}
+
+#[tokio::test]
+async fn q03_who_publishes_too_fast_is_told_when_to_go_on_and_our_own_client_does() {
+    let tracker = Tracker::start().await;
+    let guest = Keypair::from_seed(&[3; 32]);
+    admit(&tracker.folder, &guest);
+    let body = file("a", 5, 1).to_bytes();
+    let mut refused = None;
+    for number in 0..150 {
+        let answer = tracker.signed("PUT", &format!("/api/v1/items/{number}"), &body, &guest).await;
+        if answer.status != 201 {
+            refused = Some((number, answer));
+            break;
+        }
+    }
+    let (number, answer) = refused.expect("an end of the burst");
+    assert!(number >= 100, "{number}");
+    assert_eq!(answer.error(), (429, "too_fast".to_owned()));
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert!(answer.json()["error"]["hint"].as_str().unwrap().contains("1 s"), "{}", answer.text());
+    let withdrawn = tracker.signed("DELETE", "/api/v1/items/0", b"", &guest).await;
+    assert_eq!(withdrawn.error().0, 429, "a withdrawal is a change too");
+    assert_eq!(tracker.publish("own", &file("a", 5, 1)).await.status, 201, "this machine's own key is not held up");
+
+    let client = TrackerClient::new(TrackerAddress::new("127.0.0.1", tracker.server.port()).unwrap());
+    for number in 0..15 {
+        let name = format!("patient {number}").parse().unwrap();
+        let published = client.publish(&name, body.clone().into(), Replace::No, &guest).await.unwrap();
+        assert_eq!(published.version, 1);
+    }
+}
+
+#[tokio::test]
+async fn q05_names_that_look_like_others_come_with_a_warning() {
+    let tracker = Tracker::start().await;
+    let first = tracker.publish("Ubuntu", &file("a", 5, 1)).await;
+    assert_eq!(first.json().get("similar"), None);
+    let other = tracker.publish("ub%D1%83ntu", &file("a", 5, 2)).await;
+    assert_eq!(other.json().get("similar"), None, "that letter looks like a y");
+    let published = tracker.publish("UBU%D0%9FTU", &file("a", 5, 3)).await;
+    assert_eq!(published.json()["similar"], json!(["Ubuntu"]));
+    let item = tracker.get("/api/v1/items/Ubuntu").await.json();
+    assert_eq!(item["similar"], json!(["UBU\u{41f}TU"]));
+    let found = tracker.get("/api/v1/items?q=").await.json();
+    let similar: Vec<_> = found["items"].as_array().unwrap().iter().map(|item| item["similar"].clone()).collect();
+    assert_eq!(similar, [json!(["Ubuntu"]), json!(["UBU\u{41f}TU"]), json!(null)]);
+}
+
 #[tokio::test]
 async fn q03_conflicts_say_whose_the_name_is_and_what_to_do() {
     let folder = Arc::new(tempfile::tempdir().unwrap());
@@ -99,10 +154,7 @@ async fn q03_conflicts_say_whose_the_name_is_and_what_to_do() {
     assert_eq!((replaced.status, replaced.json()["version"].as_u64()), (201, Some(2)));
 
     let other = Keypair::from_seed(&[9; 32]);
-    let path = folder.path().join("state/catalogue.sqlite");
-    let mut catalogue = obt_catalogue::Catalogue::open(&path).unwrap();
-    let command = obt_catalogue::Command::AddKey { key: other.public(), label: "other".to_owned(), names: None };
-    catalogue.apply(&[obt_catalogue::Envelope::new([9; 16].into(), 1, command)]).unwrap();
+    admit(&folder, &other);
     let owned = tracker.signed("PUT", "/api/v1/items/a", &file("a", 5, 3).to_bytes(), &other).await;
     assert_eq!(owned.error(), (409, "owned".to_owned()));
     assert_eq!(owned.json()["error"]["owner"], tracker.server.publisher().public().to_string());
