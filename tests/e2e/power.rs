@@ -172,12 +172,11 @@ fn f22_a_final_name_is_there_only_with_all_its_bytes() {
         let get = lab.get(&share, "small.bin", &folder);
         // Later from round to round, until past the end.
         let seen = |path: &Path| path.exists();
-        wait_for("the moment of a round", || match round % 6 {
+        wait_for("the moment of a round", || match round % 5 {
             0 => seen(&partial.folder),
             1 => seen(&partial.data()),
             2 => partial.stored(&bytes, MIB) == 3,
-            3 => seen(&partial.folder.join(names::JOURNALS[0])),
-            4 => seen(&final_path),
+            3 => seen(&final_path),
             _ => seen(&final_path) && !seen(&partial.folder),
         });
         disk.cut();

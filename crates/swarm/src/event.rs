@@ -196,6 +196,11 @@ pub enum Event {
         /// Which.
         pieces: Vec<PieceIndex>,
     },
+    /// Pieces that were had are not any more, of a download that is not at its final name: they are missing again.
+    Lost {
+        /// Which.
+        pieces: Vec<PieceIndex>,
+    },
     /// A tracker answered `Action::Announce`, or did not.
     Announced {
         /// Which.

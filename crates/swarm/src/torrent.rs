@@ -48,6 +48,15 @@ impl Torrent {
         self.geometry().piece_length().div_ceil(BLOCK_SIZE).max(1) as usize
     }
 
+    /// These pieces are gone; returns those of them that were had.
+    pub(crate) fn take_back(&mut self, pieces: &[PieceIndex]) -> Vec<PieceIndex> {
+        let gone: Vec<PieceIndex> = pieces.iter().copied().filter(|piece| self.have.clear(*piece)).collect();
+        for piece in &gone {
+            self.picker.withdraw(*piece);
+        }
+        gone
+    }
+
     /// How many wanted pieces somebody who has `has` could send us.
     pub(crate) fn useful(&self, has: &Bitfield) -> u32 {
         let (has, have, wanted) = (has.as_wire(), self.have.as_wire(), self.wanted.as_wire());

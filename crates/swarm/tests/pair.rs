@@ -366,6 +366,23 @@ fn withdrawn_pieces_are_not_served_and_others_are_told() {
 }
 
 #[test]
+fn f21_lost_pieces_are_fetched_again_and_completed_is_said_once_more() {
+    let mut world = World::new();
+    let torrent = torrent(80, 4, Version::V1);
+    let seed = world.seed(&torrent);
+    let leecher = world.leecher(&torrent);
+    assert!(world.run(secs(10), |world| world.is_complete(leecher)));
+    let completed = |world: &World| world.nodes[leecher].count(|action| *action == Action::Completed);
+    assert_eq!(completed(&world), 1);
+    world.tell(leecher, Event::Lost { pieces: [3, 7].map(PieceIndex).to_vec() });
+    assert_eq!((world.stats(leecher).phase, world.stats(leecher).pieces_left), (Phase::Downloading, 2));
+    assert_eq!(completed(&world), 1, "not while they are missing");
+    assert!(world.run(secs(60), |world| world.is_complete(leecher)));
+    assert_eq!((completed(&world), world.nodes[leecher].blocks_in), (2, 88));
+    assert_eq!(world.stats(seed).phase, Phase::Seeding);
+}
+
+#[test]
 fn a_disk_that_is_full_stops_requests_and_goes_on_by_itself() {
     let mut world = World::new();
     let torrent = torrent(400, 4, Version::V1);

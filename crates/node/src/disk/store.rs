@@ -217,6 +217,12 @@ impl Store {
         self.data.flush().await;
     }
 
+    /// Whether pieces can still be stored: a download that does not have its final name for good.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.data.growing().is_some()
+    }
+
     /// What lets [`existing`](Self::existing) trust these files later without hashing them again.
     #[must_use]
     pub fn proof(&self) -> Proof {

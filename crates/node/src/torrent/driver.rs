@@ -283,10 +283,6 @@ impl Driver {
             Order::Opened(Err(error)) => self.fail(error),
             Order::Finished(result) => self.finished(result, outcome),
             Order::AddPeers(source, addrs) => self.feed(Event::PeersFound { source, addrs }),
-            Order::Want(wanted) => {
-                self.wanted.clone_from(&wanted);
-                self.feed(Event::WantedChanged { wanted });
-            }
             Order::Limit(Rates { download, upload }) => self.feed(Event::RatesChanged { download, upload }),
             Order::Stop => self.stop(),
         }
@@ -326,11 +322,9 @@ impl Driver {
         for piece in &pieces {
             self.ends.readers.withdrawn(*piece);
         }
-        self.feed(Event::Withdrawn { pieces });
         // Until it has its final name it is ours to repair.
-        if self.finish != Finish::Done && self.path.is_none() {
-            self.feed(Event::WantedChanged { wanted: self.wanted.clone() });
-        }
+        let ours = self.store.as_ref().is_some_and(Store::is_unfinished);
+        self.feed(if ours { Event::Lost { pieces } } else { Event::Withdrawn { pieces } });
     }
 
     fn perform(&mut self, action: Action) {
@@ -558,8 +552,8 @@ impl Driver {
             }
             // What it lost is withdrawn and fetched again; then the core says once more that all is here. It says nothing
             // where nothing was lost, or all of it has come back already.
-            Err(StoreError::Changed { path }) => {
-                tracing::warn!(path = %path.display(), "a file changed while it was fetched");
+            Err(error @ (StoreError::Changed { .. } | StoreError::Incomplete { .. })) => {
+                tracing::warn!(%error, "not complete yet");
                 self.finish = Finish::Missing;
                 self.complete_if_all_is_here();
             }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use obt_swarm::{PeerSource, Stats};
+use obt_wire::InfoHashes;
 use obt_wire::metainfo::Metainfo;
-use obt_wire::{Bitfield, InfoHashes};
 use tokio::sync::{mpsc, watch};
 
 use super::error::{ReadError, TorrentError};
@@ -105,11 +105,6 @@ impl TorrentHandle {
     /// Addresses to try.
     pub async fn add_peers(&self, source: PeerSource, addrs: Vec<SocketAddr>) {
         let _ = self.orders.send(Order::AddPeers(source, addrs)).await;
-    }
-
-    /// Replaces the set of pieces that are fetched.
-    pub async fn want(&self, wanted: Bitfield) {
-        let _ = self.orders.send(Order::Want(wanted)).await;
     }
 
     /// Reads a stretch of a file, by its number in the torrent, as its pieces come in.

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use obt_swarm::{AnnounceReply, PeerSource, TrackerIndex};
-use obt_wire::Bitfield;
 
 use super::error::TorrentError;
 use super::open::Opened;
@@ -27,8 +26,6 @@ pub(crate) enum Order {
     Finished(Result<PathBuf, StoreError>),
     /// Addresses to try.
     AddPeers(PeerSource, Vec<SocketAddr>),
-    /// The user wants other pieces than before.
-    Want(Bitfield),
     /// New limits.
     Limit(Rates),
     /// Leave the swarm, and end.

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::Duration;
 
 use obt_node::config::NodeConfig;
+use obt_node::disk::Selection;
 use obt_node::node::{Node, NodeError};
-use obt_node::torrent::{ReadError, TorrentError};
-use obt_swarm::PeerSource;
+use obt_node::torrent::{AddTorrent, ReadError, Source, TorrentError};
+use obt_swarm::{PeerSource, Phase};
 use obt_wire::metainfo::Version;
 
 use crate::raw_peer::Liar;
@@ -111,6 +114,49 @@ async fn f20_a_file_that_changed_is_not_served_and_others_are_asked() {
     let honest = seeder(&item).await;
     torrent.add_peers(PeerSource::User, vec![at(&honest)]).await;
     item.assert_same(&finish(&torrent).await.path);
+}
+
+#[tokio::test]
+async fn f21_what_somebody_damages_in_a_partial_file_is_fetched_again() {
+    let item = Item::file("film.mkv", 1 << 20, 65_536);
+    let partial = tempfile::tempdir().unwrap();
+    let mut bytes = fs::read(&item.root).unwrap();
+    bytes[15 * 65_536] ^= 1;
+    let root = partial.path().join("film.mkv");
+    fs::write(&root, bytes).unwrap();
+    let source = Source::Existing { root, metainfo: item.metainfo.clone(), proof: None };
+    let (first, leecher) = (node().await, node().await);
+    within(first.add(AddTorrent { source, ..item.seed() }).unwrap().ready()).await.unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let torrent = leecher.add(item.fetch(target.path(), vec![at(&first)])).unwrap();
+    within(torrent.stats().wait_for(|stats| have(stats) == 15)).await.unwrap();
+    damage(&target.path().join("film.mkv.obt-part/data"), 4 * 65_536);
+    let honest = seeder(&item).await;
+    torrent.add_peers(PeerSource::User, vec![at(&honest)]).await;
+    item.assert_same(&finish(&torrent).await.path);
+}
+
+#[tokio::test]
+async fn what_is_let_go_of_at_the_end_is_not_fetched_again() {
+    let item = Item::make("folder", &[("a", 100_000), ("b", 100_000)], 65_536, Version::V1);
+    let seeder = seeder(&item).await;
+    let leecher = node().await;
+    let target = tempfile::tempdir().unwrap();
+    let add = item.fetch(target.path(), vec![at(&seeder)]);
+    let Source::Download(mut plan) = add.source else { panic!("a download") };
+    plan.selection = Selection::Path(vec!["a".into()]);
+    let torrent = leecher.add(AddTorrent { source: Source::Download(plan), ..add }).unwrap();
+    let finished = finish(&torrent).await;
+    assert!(fs::read(finished.path).unwrap() == fs::read(item.root.join("a")).unwrap());
+    let stats = torrent.stats().borrow().swarm.clone().unwrap();
+    assert_eq!((stats.phase, stats.pieces_have, stats.pieces_left), (Phase::Seeding, 1, 0), "the shared piece is gone");
+}
+
+/// Overwrites some bytes, as nobody could who was not told to.
+fn damage(path: &Path, at: u64) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(b"damaged", at).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
 }
 
 #[tokio::test]

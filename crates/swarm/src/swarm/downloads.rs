@@ -425,16 +425,27 @@ impl Swarm {
             return;
         };
         let mut wanted = torrent.wanted.clone();
-        let mut lost = Vec::new();
         for piece in pieces {
             wanted.clear(*piece);
-            if torrent.have.clear(*piece) {
-                torrent.picker.withdraw(*piece);
-                lost.push(*piece);
-            }
         }
+        let gone = torrent.take_back(pieces);
         self.wanted_changed(wanted, now);
-        self.tell_lost(&lost, now);
+        self.tell_lost(&gone, now);
+    }
+
+    /// Pieces of what we fetch are gone: they are fetched again.
+    pub(super) fn lost_pieces(&mut self, pieces: &[PieceIndex], now: Instant) {
+        let Some(torrent) = &mut self.torrent else {
+            return;
+        };
+        let gone = torrent.take_back(pieces);
+        if gone.is_empty() {
+            return;
+        }
+        self.recount_useful(now);
+        self.update_phase(now);
+        self.tell_lost(&gone, now);
+        self.ask_everybody(now);
     }
 
     // Interest.

@@ -249,6 +249,7 @@ impl Swarm {
             Event::DiskPaused => self.paused = true,
             Event::DiskResumed => self.disk_resumed(),
             Event::Withdrawn { pieces } => self.withdrawn(&pieces, now),
+            Event::Lost { pieces } => self.lost_pieces(&pieces, now),
             Event::Announced { tracker, result } => self.announced(tracker, &result, now),
             Event::ReadersMoved { ranges } => self.readers_moved(ranges, now),
             Event::WantedChanged { wanted } => self.wanted_changed(wanted, now),

@@ -322,6 +322,7 @@ fn events_that_come_late_or_make_no_sense_change_nothing() {
         Event::Verified { piece: PieceIndex(0), verdict: Verdict::Bad, block_digests: Vec::new() },
         Event::StoreFailed { piece: PieceIndex(0) },
         Event::Withdrawn { pieces: vec![PieceIndex(99)] },
+        Event::Lost { pieces: vec![PieceIndex(99), piece] },
         Event::Announced { tracker: TrackerIndex(5), result: Err("no".into()) },
         Event::WantedChanged { wanted: Bitfield::full(99) },
         Event::ReadersMoved { ranges: vec![ReadRange { first: 5, end: 2 }, ReadRange { first: 0, end: u32::MAX }] },

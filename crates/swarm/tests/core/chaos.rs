@@ -159,11 +159,12 @@ impl Chaos {
                 some.set(PieceIndex(piece));
             }
         }
-        let event = match self.rng.u8(..8) {
+        let event = match self.rng.u8(..9) {
             0 => Event::DiskPaused,
             1 => Event::DiskResumed,
             2 => Event::WantedChanged { wanted: some },
             3 => Event::Withdrawn { pieces: vec![PieceIndex(self.rng.u32(..PIECES))] },
+            7 => Event::Lost { pieces: vec![PieceIndex(self.rng.u32(..PIECES))] },
             4 => Event::ReadersMoved { ranges: vec![ReadRange { first: self.rng.u32(..PIECES), end: PIECES }] },
             5 => Event::RatesChanged { download: Some(self.rng.u64(..1_000_000)), upload: None },
             6 => Event::PeersFound { source: PeerSource::User, addrs: vec![addr(self.rng.u8(1..30))] },
