@@ -1,0 +1,13 @@
+"""Measures obt beside other clients: one run at a time, each in namespaces of its own, every byte compared.
+
+`rounds` takes the options and interleaves the runs, `one_run` is a run (a process of its own), `clients` knows how each
+client is started, `tracker` is where they find each other, `measure` reads the operating system's accounts, `payloads`
+makes what is sent, `report` prints the tables.
+"""
+
+import sys
+from pathlib import Path
+
+BENCH = Path(__file__).resolve().parents[1]
+# Processes with a log and an end are those of the interop tests.
+sys.path.append(str(BENCH.parent / "tests/interop"))
