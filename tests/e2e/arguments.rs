@@ -133,6 +133,23 @@ fn c10_trackers_are_hosts_and_ports() {
 }
 
 #[test]
+fn c11_arguments_as_long_as_the_system_takes_are_refused_at_once() {
+    let lab = Lab::new();
+    // One argument may have 128 KiB with its end, all of them together 2 MiB.
+    let longest = "a".repeat((128 << 10) - 1);
+    for command in ["share", "verify", "find", "get", "create", "download", "publish", "peer"] {
+        let mut arguments = vec![command];
+        arguments.extend(std::iter::repeat_n(longest.as_str(), 12));
+        let ended = lab.run(arguments).exits(2);
+        assert!(ended.took < Duration::from_secs(2) && ended.out.is_empty(), "{command} took {:?}", ended.took);
+        assert_eq!(ended.err.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{command}");
+    }
+    lab.run(["get", NOWHERE[0], NOWHERE[1], &longest]).fails(2, "is no name");
+    lab.run(["find", NOWHERE[0], NOWHERE[1], &longest]).fails(2, "cannot be longer than 256 bytes");
+    assert_eq!(fs::read_dir(lab.path("")).unwrap().count(), 0);
+}
+
+#[test]
 fn c12_closed_and_full_outputs_end_it_without_a_panic() {
     let lab = Lab::new();
     lab.file("file", b"content");
@@ -166,6 +183,36 @@ fn c13_without_a_home_it_works_or_says_what_it_needs() {
     let mut create = lab.command(["create", "file"]);
     create.env_remove("HOME").env("TMPDIR", "/nonexistent").env("LANG", "C").env("TERM", "dumb").env("COLUMNS", "0");
     Obt::spawn(create).ends().exits(0);
+}
+
+#[test]
+fn c13_in_a_folder_that_was_deleted_it_works_or_says_so() {
+    let lab = Lab::new();
+    lab.file("data/x", b"content");
+    let share = lab.share("one", ["data/x"]);
+    share.obt.event("sharing");
+    share.until_held("x", 1);
+    let out = lab.folder("out");
+    let in_no_folder = |arguments: &[&str]| {
+        let gone = lab.folder("gone");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "rmdir \"$PWD\" && exec \"$0\" \"$@\""]).arg(crate::harness::binary()).args(arguments);
+        shell
+            .current_dir(gone)
+            .stdin(Stdio::null())
+            .env("HOME", lab.path("home"))
+            .env("OBT_PEER_LISTEN", "127.0.0.1:0");
+        Obt::spawn(shell).ends()
+    };
+    let port = share.port.to_string();
+    in_no_folder(&["get", "127.0.0.1", &port, "x"]).fails(2, "x.obt-part: No such file or directory");
+    in_no_folder(&["get", "127.0.0.1", &port, "x", "-o", out.to_str().unwrap()]).exits(0);
+    crate::harness::assert_holds(out.join("x"), b"content");
+    in_no_folder(&["find", "127.0.0.1", &port]).exits(0);
+    in_no_folder(&["share", "x"]).fails(2, "cannot read x");
+    in_no_folder(&["create", out.join("x").to_str().unwrap()]).fails(2, "cannot write");
+    in_no_folder(&["peer"]).fails(2, "No such file or directory");
+    in_no_folder(&["tracker", "--state", "state"]).fails(2, "No such file or directory");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use obt_catalogue::QUERY_BYTES;
 use obt_catalogue::names::{Name, Selector};
 use obt_catalogue::signing::{Call, Keypair, body_digest};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -209,6 +210,11 @@ impl TrackerClient {
     /// # Errors
     /// See [`TrackerError`].
     pub async fn find(&self, text: &str, limit: usize) -> Result<Vec<Item>, TrackerError> {
+        if text.len() > QUERY_BYTES {
+            let message = format!("a search text cannot be longer than {QUERY_BYTES} bytes");
+            let detail = ErrorDetail { code: "bad_request".into(), message, hint: None, owner: None };
+            return Err(TrackerError::Refused { status: 400, detail });
+        }
         let mut found = Vec::new();
         let mut cursor = None::<String>;
         while found.len() < limit {

@@ -90,15 +90,16 @@ pub(crate) fn tell_torrent(error: TorrentError) -> anyhow::Error {
     use obt_node::disk::StoreError;
 
     let told = Told::failed(error.to_string());
-    let TorrentError::Store(store) = &error else {
-        return told.into();
+    let told = match &error {
+        TorrentError::Store(store) => match &**store {
+            StoreError::Occupied { .. } => told.hint("`--force` replaces it, `-o DIR` puts it elsewhere"),
+            StoreError::InUse { .. } => told.hint("wait for the other one, or stop it"),
+            StoreError::OtherTorrent { path } => {
+                told.hint(format!("delete {} to begin anew, or use `-o DIR`", path.display()))
+            }
+            _ => told,
+        },
+        _ => told,
     };
-    match &**store {
-        StoreError::Occupied { .. } => told.hint("`--force` replaces it, `-o DIR` puts it elsewhere").into(),
-        StoreError::InUse { .. } => told.hint("wait for the other one, or stop it").into(),
-        StoreError::OtherTorrent { path } => {
-            told.hint(format!("delete {} to begin anew, or use `-o DIR`", path.display())).into()
-        }
-        _ => told.into(),
-    }
+    anyhow::Error::new(error).context(told)
 }
