@@ -8,10 +8,10 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use obt_digest::{Sha256, digest_each};
 use obt_storage::{FileIndex, Slice};
 use obt_swarm::Verdict;
-use obt_wire::merkle::block_hash;
-use obt_wire::{BLOCK_SIZE, Bitfield, PieceIndex};
+use obt_wire::{BLOCK_SIZE, Bitfield, PieceIndex, Sha256Hash};
 
 use super::piece_hash::Outcome;
 use super::store::Data;
@@ -172,7 +172,9 @@ impl Data {
         self.disk.run(Lane::Existing, move || {
             let size = data.layout.geometry().data_size(piece);
             let mut hashes = Vec::with_capacity(size.div_ceil(BLOCK_SIZE) as usize);
-            let read = data.each_block_stored(piece, size, |block| hashes.push(block_hash(block)));
+            let read = data.each_stretch_stored(piece, size, |blocks| {
+                hashes.extend(digest_each::<Sha256>(&blocks).into_iter().map(Sha256Hash));
+            });
             if let Err(error) = read {
                 tracing::debug!(piece = piece.0, %error, "cannot read a piece to tell its hashes");
                 hashes.clear();
@@ -190,20 +192,20 @@ impl Data {
         }
         let geometry = self.layout.geometry();
         let size = geometry.piece_size(piece).min(geometry.blocks(piece).saturating_mul(BLOCK_SIZE));
-        let mut hasher = self.hashes.begin(piece);
-        self.each_block_stored(piece, size, |block| hasher.block(block))?;
-        Ok(self.hashes.compare(piece, hasher))
+        let mut hasher = self.hashes.begin([piece]);
+        self.each_stretch_stored(piece, size, |blocks| hasher.blocks(&[blocks]))?;
+        self.hashes.compare(hasher).pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
-    /// The blocks of the first `size` bytes of a piece as they are on disk, in order.
-    fn each_block_stored(&self, piece: PieceIndex, size: u32, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    /// The blocks of the first `size` bytes of a piece as they are on disk, in order, several at a time.
+    fn each_stretch_stored(&self, piece: PieceIndex, size: u32, mut each: impl FnMut(Vec<&[u8]>)) -> io::Result<()> {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.resize(READ_BYTES as usize, 0);
             for begin in (0..size).step_by(READ_BYTES as usize) {
                 let length = (size - begin).min(READ_BYTES) as usize;
                 let bytes = scratch.get_mut(..length).ok_or(io::ErrorKind::InvalidInput)?;
                 self.read_raw(piece, begin, bytes)?;
-                bytes.chunks(BLOCK_SIZE as usize).for_each(&mut each);
+                each(bytes.chunks(BLOCK_SIZE as usize).collect());
             }
             Ok(())
         })

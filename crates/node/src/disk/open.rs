@@ -211,6 +211,7 @@ fn data(
         wanted,
         done,
         place: Mutex::new(None),
+        arrived: Mutex::default(),
         growth: OnceLock::new(),
     })
 }

@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use obt_digest::{Hashers, Sha1, Sha256, digest_each};
 use obt_storage::Layout;
 use obt_swarm::Verdict;
-use obt_wire::merkle::{block_hash, root_above};
+use obt_wire::merkle::root_above;
 use obt_wire::metainfo::Metainfo;
 use obt_wire::{BLOCK_SIZE, PieceIndex, Sha1Hash, Sha256Hash};
-use sha1::{Digest, Sha1};
+use sha1::Digest;
 
 /// Zeros as long as a block.
 static ZEROS: [u8; BLOCK_SIZE as usize] = [0; BLOCK_SIZE as usize];
@@ -61,23 +62,28 @@ impl PieceHashes {
         self.layers.write().unwrap_or_else(PoisonError::into_inner).insert(root, layer);
     }
 
-    /// Begins to hash a piece: its blocks follow, in order.
-    pub(super) fn begin(&self, piece: PieceIndex) -> PieceHasher {
+    /// Begins to hash pieces side by side: their blocks follow, in order.
+    pub(super) fn begin(&self, pieces: impl IntoIterator<Item = PieceIndex>) -> PieceHasher {
         let hashes = self.metainfo.info.hashes;
         let geometry = self.layout.geometry();
-        PieceHasher {
-            sha1: hashes.v1.map(|_| Sha1::new()),
-            leaves: hashes.v2.map(|_| Vec::with_capacity(geometry.blocks(piece) as usize)),
+        let lane = |piece| Lane {
+            piece,
+            leaves: Vec::with_capacity(hashes.v2.map_or(0, |_| geometry.blocks(piece) as usize)),
             left: geometry.piece_size(piece),
-            data_left: geometry.data_size(piece),
-        }
+            data_left: hashes.v2.map_or(0, |_| geometry.data_size(piece)),
+        };
+        let lanes: Vec<Lane> = pieces.into_iter().map(lane).collect();
+        PieceHasher { sha1: hashes.v1.map(|_| Hashers::new(lanes.len())), lanes }
     }
 
-    /// Compares what was hashed with what the torrent says.
-    pub(super) fn compare(&self, piece: PieceIndex, hasher: PieceHasher) -> Outcome {
-        let (v1, leaves) = hasher.finish();
-        let verdict = self.verdict(piece, v1, &leaves);
-        Outcome { verdict, leaves }
+    /// Compares what was hashed with what the torrent says, in the order of the pieces.
+    pub(super) fn compare(&self, hasher: PieceHasher) -> Vec<Outcome> {
+        let hashed = hasher.finish().into_iter();
+        let outcomes = hashed.map(|Hashed { piece, v1, leaves }| {
+            let verdict = self.verdict(piece, v1, &leaves);
+            Outcome { verdict, leaves }
+        });
+        outcomes.collect()
     }
 
     /// What a piece of nothing but zeros is; hashes only once for all pieces that have the usual length. None for
@@ -89,7 +95,11 @@ impl PieceHashes {
             return None;
         }
         let mut zeros = self.zeros.lock().unwrap_or_else(PoisonError::into_inner);
-        let (v1, leaves) = zeros.get_or_insert_with(|| self.begin(piece).finish());
+        let hash = || {
+            let hashed = self.begin([piece]).finish().into_iter().next();
+            hashed.map_or((None, Vec::new()), |hashed| (hashed.v1, hashed.leaves))
+        };
+        let (v1, leaves) = zeros.get_or_insert_with(hash);
         Some(Outcome { verdict: self.verdict(piece, *v1, leaves), leaves: Vec::new() })
     }
 
@@ -131,46 +141,82 @@ impl PieceHashes {
     }
 }
 
-/// Hashes one piece, block by block. Every kind of hash goes over a block before the next, while it is in the cache.
+/// Hashes pieces side by side, a stretch of each at a time. Every kind of hash goes over a stretch before the next, while it is
+/// in the cache.
 #[derive(Debug)]
 pub(super) struct PieceHasher {
-    sha1: Option<Sha1>,
-    leaves: Option<Vec<Sha256Hash>>,
+    sha1: Option<Hashers<Sha1>>,
+    lanes: Vec<Lane>,
+}
+
+/// One of the pieces.
+#[derive(Debug)]
+struct Lane {
+    piece: PieceIndex,
+    leaves: Vec<Sha256Hash>,
     /// Bytes of the piece that were not hashed yet.
     left: u32,
-    /// Those of them that are not padding at the tail.
+    /// Those of them that v2 hashes: not padding at the tail; none of a v1 torrent.
     data_left: u32,
 }
 
+/// The hashes of a piece.
+struct Hashed {
+    piece: PieceIndex,
+    v1: Option<Sha1Hash>,
+    leaves: Vec<Sha256Hash>,
+}
+
 impl PieceHasher {
-    /// The next block: [`BLOCK_SIZE`] bytes, or less at the end of the piece or of its data.
-    pub(super) fn block(&mut self, bytes: &[u8]) {
+    /// The next blocks of each piece, in the order of the pieces; none of one that has no more. A block is [`BLOCK_SIZE`]
+    /// bytes, or less at the end of the piece or of its data.
+    pub(super) fn blocks<'a>(&mut self, stretches: &[Vec<&'a [u8]>]) {
         if let Some(sha1) = &mut self.sha1 {
-            sha1.update(bytes);
+            for at in 0..stretches.iter().map(Vec::len).max().unwrap_or_default() {
+                let block = |stretch: &Vec<&'a [u8]>| stretch.get(at).copied().unwrap_or_default();
+                sha1.update(&stretches.iter().map(block).collect::<Vec<_>>());
+            }
         }
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        if let (Some(leaves), Some(data)) = (&mut self.leaves, bytes.get(..length.min(self.data_left) as usize))
-            && !data.is_empty()
-        {
-            leaves.push(block_hash(data));
+        let mut data = Vec::new();
+        let mut counts = Vec::with_capacity(stretches.len());
+        for (lane, stretch) in self.lanes.iter_mut().zip(stretches) {
+            let before = data.len();
+            data.extend(stretch.iter().filter_map(|block| lane.take(block)));
+            counts.push(data.len() - before);
         }
-        self.left = self.left.saturating_sub(length);
-        self.data_left = self.data_left.saturating_sub(length);
+        let mut leaves = digest_each::<Sha256>(&data).into_iter().map(Sha256Hash);
+        for (lane, count) in self.lanes.iter_mut().zip(counts) {
+            lane.leaves.extend(leaves.by_ref().take(count));
+        }
     }
 
-    /// What is left of the piece is zeros: padding that nobody sends or keeps.
-    fn finish(mut self) -> (Option<Sha1Hash>, Vec<Sha256Hash>) {
-        while self.left > 0 {
-            let length = self.left.min(BLOCK_SIZE);
-            self.block(ZEROS.get(..length as usize).unwrap_or(&ZEROS));
+    /// What is left of the pieces is zeros: padding that nobody sends or keeps.
+    fn finish(mut self) -> Vec<Hashed> {
+        while self.lanes.iter().any(|lane| lane.left > 0) {
+            let zeros = |lane: &Lane| ZEROS.get(..lane.left.min(BLOCK_SIZE) as usize).unwrap_or(&ZEROS);
+            let stretches: Vec<_> = self.lanes.iter().map(|lane| vec![zeros(lane)]).collect();
+            self.blocks(&stretches);
         }
-        (self.sha1.map(|sha1| Sha1Hash(sha1.finalize().into())), self.leaves.unwrap_or_default())
+        let mut sha1 = self.sha1.map(Hashers::finish).unwrap_or_default().into_iter().map(Sha1Hash);
+        let hashed = |lane: Lane| Hashed { piece: lane.piece, v1: sha1.next(), leaves: lane.leaves };
+        self.lanes.into_iter().map(hashed).collect()
+    }
+}
+
+impl Lane {
+    /// Notes that a block is being hashed; returns what v2 hashes of it.
+    fn take<'a>(&mut self, block: &'a [u8]) -> Option<&'a [u8]> {
+        let length = u32::try_from(block.len()).unwrap_or(u32::MAX);
+        let data = block.get(..length.min(self.data_left) as usize).filter(|data| !data.is_empty());
+        self.left = self.left.saturating_sub(length);
+        self.data_left = self.data_left.saturating_sub(length);
+        data
     }
 }
 
 /// The digest of a block by which peers are blamed in a v1 torrent: SHA-1, then zeros.
 pub(super) fn v1_block_digest(block: &[u8]) -> [u8; 32] {
     let mut digest = [0; 32];
-    digest[..20].copy_from_slice(&Sha1::digest(block));
+    digest[..20].copy_from_slice(&sha1::Sha1::digest(block));
     digest
 }

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use obt_digest::LANES;
 use obt_storage::ledger::Event;
 use obt_storage::{FileIndex, Slice, Stamp};
 use obt_swarm::Verdict;
@@ -23,6 +24,22 @@ use crate::buffers::BlockBuf;
 
 /// Blocks of one piece by their index, in order.
 type Blocks = Vec<(u32, BlockBuf)>;
+
+/// So many pieces at least are worth all lanes; fewer go in pairs.
+const SIDE_BY_SIDE: usize = 6;
+/// Blocks that are hashed in one go, of all pieces together: half of a second-level cache, so that the second hash finds
+/// them there.
+const STRETCH_BLOCKS: usize = 32;
+
+/// A piece that waits to be verified.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    piece: PieceIndex,
+    /// Those that are not on disk already.
+    blocks: Blocks,
+    /// Whether the digests of its blocks are wanted even if it is good.
+    digests: bool,
+}
 
 /// Blocks of a piece that went to disk unverified.
 #[derive(Debug, Default)]
@@ -64,8 +81,9 @@ impl Data {
         if let Some(error) = spill.and_then(|spill| spill.failed).filter(|_| !whole) {
             return self.store_failed(piece, &error);
         }
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).push_back(Arrived { piece, blocks, digests });
         let data = Arc::clone(self);
-        self.disk.run(Lane::Pieces, move || data.verify_now(piece, &blocks, digests));
+        self.disk.run(Lane::Pieces, move || data.verify_arrived());
     }
 
     pub(super) fn spill(self: &Arc<Self>, piece: PieceIndex, mut blocks: Blocks) {
@@ -98,8 +116,39 @@ impl Data {
         }
     }
 
-    fn verify_now(self: &Arc<Self>, piece: PieceIndex, blocks: &[(u32, BlockBuf)], digests: bool) {
-        let outcome = match self.hash_blocks(piece, blocks) {
+    /// Hashes some of the pieces that wait for it, which an earlier call may have done already, and stores the good ones.
+    fn verify_arrived(self: &Arc<Self>) {
+        let batch = self.take_arrived();
+        let outcomes = self.hash_arrived(&batch);
+        for (arrived, outcome) in batch.into_iter().zip(outcomes) {
+            self.store_if_good(&arrived, outcome);
+        }
+    }
+
+    /// As many pieces as are hashed in about the time of one. The busier the processors are, the more wait here, and the
+    /// cheaper each becomes.
+    fn take_arrived(&self) -> Vec<Arrived> {
+        let mut waiting = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = if waiting.len() < SIDE_BY_SIDE { 2 } else { LANES };
+        let count = count.min(waiting.len());
+        waiting.drain(..count).collect()
+    }
+
+    fn hash_arrived(&self, batch: &[Arrived]) -> Vec<io::Result<Outcome>> {
+        let is_whole =
+            |arrived: &&Arrived| arrived.blocks.len() == self.layout.geometry().blocks(arrived.piece) as usize;
+        let whole: Vec<&Arrived> = batch.iter().filter(is_whole).collect();
+        let mut in_memory = self.hash_in_memory(&whole).into_iter();
+        let outcome = |arrived: &Arrived| {
+            let known = if is_whole(&arrived) { in_memory.next() } else { None };
+            known.map_or_else(|| self.hash_spilled(arrived), Ok)
+        };
+        batch.iter().map(outcome).collect()
+    }
+
+    fn store_if_good(self: &Arc<Self>, arrived: &Arrived, outcome: io::Result<Outcome>) {
+        let Arrived { piece, ref blocks, digests } = *arrived;
+        let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => return self.store_failed(piece, &format!("cannot read back what was spilled: {error}")),
         };
@@ -153,10 +202,28 @@ impl Data {
         self.layout.files_of(piece).filter_map(|file| Some((file, self.files.stamp(file)?))).collect()
     }
 
-    fn hash_blocks(&self, piece: PieceIndex, blocks: &[(u32, BlockBuf)]) -> io::Result<Outcome> {
-        let mut hasher = self.hashes.begin(piece);
-        self.each_block(piece, blocks, |block| hasher.block(block))?;
-        Ok(self.hashes.compare(piece, hasher))
+    /// Hashes pieces side by side whose blocks are all in memory.
+    fn hash_in_memory<'a>(&self, batch: &[&'a Arrived]) -> Vec<Outcome> {
+        let geometry = self.layout.geometry();
+        let mut hasher = self.hashes.begin(batch.iter().map(|arrived| arrived.piece));
+        let longest = batch.iter().map(|arrived| arrived.blocks.len()).max().unwrap_or_default();
+        let step = (STRETCH_BLOCKS / batch.len().max(1)).max(1);
+        for from in (0..longest).step_by(step) {
+            let stretch = |arrived: &&'a Arrived| -> Vec<&'a [u8]> {
+                let blocks = arrived.blocks.iter().skip(from).take(step);
+                let size = |index| geometry.block_size(Block { piece: arrived.piece, index }) as usize;
+                blocks.map(|(index, buffer)| buffer.get(..size(*index)).unwrap_or(buffer)).collect()
+            };
+            hasher.blocks(&batch.iter().map(stretch).collect::<Vec<_>>());
+        }
+        self.hashes.compare(hasher)
+    }
+
+    /// Hashes a piece of which some blocks are on disk.
+    fn hash_spilled(&self, arrived: &Arrived) -> io::Result<Outcome> {
+        let mut hasher = self.hashes.begin([arrived.piece]);
+        self.each_block(arrived.piece, &arrived.blocks, |block| hasher.blocks(&[vec![block]]))?;
+        self.hashes.compare(hasher).pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
     /// Every block of a piece in order, from memory, or from the disk where it was spilled.

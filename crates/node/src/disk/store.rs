@@ -1,5 +1,6 @@
 //! One torrent's data: what the rest of the node asks of it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use super::files::{self, Files, Look};
 use super::growth::Growth;
 use super::partial;
 use super::piece_hash::PieceHashes;
+use super::pieces::Arrived;
 use super::workers::Lane;
 use super::{Disk, Done, DownloadPlan, StoreError};
 use crate::buffers::BlockBuf;
@@ -73,6 +75,8 @@ pub(super) struct Data {
     /// Pieces whose bytes are verified and in their files: nothing else is ever read for others.
     pub(super) have: RwLock<Bitfield>,
     pub(super) done: UnboundedSender<Done>,
+    /// Pieces that wait to be verified; as many jobs are queued for them.
+    pub(super) arrived: Mutex<VecDeque<Arrived>>,
     /// Where it all is, once it has its final name.
     pub(super) place: Mutex<Option<PathBuf>>,
     /// Of a download: what is still to become of it.

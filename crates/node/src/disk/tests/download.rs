@@ -2,6 +2,7 @@
 
 use obt_swarm::Verdict;
 
+use super::super::workers::Lane;
 use super::*;
 
 #[tokio::test]
@@ -74,6 +75,45 @@ async fn m20_a_hybrid_of_two_contents_is_inconsistent() {
     let done = download.send(&content, 1).await;
     assert!(matches!(done, Done::Verified { verdict: Verdict::Inconsistent, .. }), "{done:?}");
     assert_eq!(numbers(&download.store.have()), [0]);
+}
+
+#[tokio::test]
+async fn pieces_that_wait_together_get_each_its_own_verdict() {
+    const BAD: u32 = 7;
+    const SPILLED: u32 = 3;
+    for version in [Version::V1, Version::V2, Version::Hybrid] {
+        let folder = TempDir::new().unwrap();
+        // Twenty-one pieces; the last is short.
+        let content = Content::file(version, 20 * PIECE as usize + 5);
+        let disk = Disk::start(1);
+        let mut opened = open(&disk, plan(&folder, &content)).await.unwrap();
+        opened.store.spill(PieceIndex(SPILLED), blocks(&content, SPILLED).split_off(1));
+        // The only thread is kept busy until all of them wait.
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        disk.run(Lane::Pieces, move || gate.recv().unwrap_or_default());
+        for piece in content.all() {
+            let mut blocks = blocks(&content, piece);
+            match piece {
+                BAD => blocks[0].1[100] ^= 1,
+                SPILLED => blocks.truncate(1),
+                _ => {}
+            }
+            opened.store.verify(PieceIndex(piece), blocks, false);
+        }
+        go.send(()).unwrap();
+        let mut good = Vec::new();
+        for _ in content.all() {
+            match opened.next().await {
+                Done::Verified { piece, verdict: Verdict::Good, .. } => good.push(piece.0),
+                Done::Verified { piece, verdict, .. } => assert_eq!((piece.0, verdict), (BAD, Verdict::Bad)),
+                other => panic!("{other:?}"),
+            }
+        }
+        good.sort_unstable();
+        assert_eq!(good, content.all().filter(|piece| *piece != BAD).collect::<Vec<_>>(), "{version:?}");
+        opened.send_all(&content, [BAD]).await;
+        content.assert_at(&opened.store.finish().await.unwrap());
+    }
 }
 
 #[tokio::test]
