@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -108,7 +109,8 @@ def run(arguments, plan) -> dict:
     load = os.getloadavg()[0]
     command = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-m",
                plan.get("module", "harness.one_run")]
-    done = subprocess.run(command, input=json.dumps(plan), stdout=subprocess.PIPE, text=True, cwd=BENCH)
+    with alone():
+        done = subprocess.run(command, input=json.dumps(plan), stdout=subprocess.PIPE, text=True, cwd=BENCH)
     record = json.loads(done.stdout) if done.returncode == 0 else {"failed": f"the harness ended with {done.returncode}"}
     if "failed" in record:
         print(f"logs in {work}", file=sys.stderr)
@@ -119,6 +121,14 @@ def run(arguments, plan) -> dict:
     kept = {key: plan[key] for key in ("case", "subject", "size", "version", "settings") if key in plan}
     congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     return about | kept | record | {"load": load, "at": int(time.time()), "congestion": congestion}
+
+
+@contextlib.contextmanager
+def alone():
+    """No two runs at once on this machine, whoever started them."""
+    with open(Path(tempfile.gettempdir()) / "obt-bench.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def say(record):
