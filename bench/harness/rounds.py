@@ -79,21 +79,24 @@ def run_all(arguments, plans) -> list:
     records = []
     # A table that is made in several goes does not begin each of them with the same client.
     before = len(report.load(arguments.json)) if arguments.json and arguments.json.exists() else 0
-    with dirty_limits(4 * GIB, 8 * GIB) as limits:
-        for number in range(arguments.runs):
-            for plan in turn(plans, before // len(plans) + number):
-                if number >= int(fewer.get(plan["subject"], arguments.runs)):
-                    continue
-                for _ in range(1 + REPEATS):
-                    record = run(arguments, plan) | {"dirty_limits": limits}
-                    records.append(record)
-                    say(record)
-                    if arguments.json:
-                        with open(arguments.json, "a") as file:
-                            file.write(json.dumps(record) + "\n")
-                    if not report.disturbed(record):
-                        break
+    for number in range(arguments.runs):
+        for plan in turn(plans, before // len(plans) + number):
+            if number < int(fewer.get(plan["subject"], arguments.runs)):
+                records += repeated(arguments, plan)
     return report.load(arguments.json) if arguments.json else records
+
+
+def repeated(arguments, plan) -> list:
+    """A run, and those that were made again because others disturbed it."""
+    records = []
+    while len(records) <= REPEATS and (not records or report.disturbed(records[-1])):
+        record = run(arguments, plan)
+        records.append(record)
+        say(record)
+        if arguments.json:
+            with open(arguments.json, "a") as file:
+                file.write(json.dumps(record) + "\n")
+    return records
 
 
 def turn(plans, number: int):
@@ -109,7 +112,7 @@ def run(arguments, plan) -> dict:
     load = os.getloadavg()[0]
     command = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-m",
                plan.get("module", "harness.one_run")]
-    with alone():
+    with alone(), dirty_limits(4 * GIB, 8 * GIB):
         done = subprocess.run(command, input=json.dumps(plan), stdout=subprocess.PIPE, text=True, cwd=BENCH)
     record = json.loads(done.stdout) if done.returncode == 0 else {"failed": f"the harness ended with {done.returncode}"}
     if "failed" in record:
@@ -146,7 +149,7 @@ def dirty_limits(background: int, throttle: int):
     try:
         for name, value in limits.items():
             Path(f"/proc/sys/vm/{name}").write_text(str(value))
-        yield limits
+        yield
     finally:
         # Setting one of a pair clears the other; zero cannot be written.
         for name, value in before.items():
