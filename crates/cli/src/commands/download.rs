@@ -126,6 +126,7 @@ fn report(handle: &TorrentHandle, finished: &Finished, output: Output) -> anyhow
             finished.from.iter().map(|(address, bytes)| json!({"address": show_address(address), "bytes": bytes}));
         return output.value(&json!({
             "name": metainfo.info.name, "path": path, "size": data_size(&metainfo), "seconds": finished.seconds,
+            "verified_seconds": finished.verified_seconds,
             "info_hash_v1": hashes.v1.map(|hash| hash.to_string()),
             "info_hash_v2": hashes.v2.map(|hash| hash.to_string()), "from": from.collect::<Vec<_>>(),
         }));

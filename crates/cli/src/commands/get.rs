@@ -238,7 +238,8 @@ pub(crate) fn report(resolved: &Resolved, finished: &Finished, output: Output) -
             finished.from.iter().map(|(address, bytes)| json!({"address": show_address(address), "bytes": bytes}));
         return output.value(&json!({
             "name": item.name, "version": item.version, "path": absolute(&finished.path), "size": size,
-            "seconds": finished.seconds, "info_hash_v1": item.info_hash_v1, "info_hash_v2": item.info_hash_v2,
+            "seconds": finished.seconds, "verified_seconds": finished.verified_seconds,
+            "info_hash_v1": item.info_hash_v1, "info_hash_v2": item.info_hash_v2,
             "from": from.collect::<Vec<_>>(),
         }));
     }

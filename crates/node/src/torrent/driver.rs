@@ -89,7 +89,8 @@ pub(super) struct Driver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Finish {
     Missing,
-    Asked,
+    /// Since when all of it is verified.
+    Asked(Instant),
     Done,
 }
 
@@ -524,7 +525,7 @@ impl Driver {
         if self.finish != Finish::Missing {
             return;
         }
-        self.finish = Finish::Asked;
+        self.finish = Finish::Asked(self.now);
         let path = self.path.clone();
         let to_self = self.ends.to_self.clone();
         self.tasks.spawn(async move {
@@ -540,12 +541,17 @@ impl Driver {
         match result {
             Ok(path) => {
                 tracing::info!(torrent = %self.hashes.primary(), path = %path.display(), "complete");
+                let since_added = |at: Instant| at.saturating_duration_since(self.added).as_secs_f64();
+                let verified_seconds = match self.finish {
+                    Finish::Asked(verified) => since_added(verified),
+                    Finish::Missing | Finish::Done => since_added(self.now),
+                };
+                let seconds = since_added(self.now);
                 self.finish = Finish::Done;
                 self.path = Some(path.clone());
                 self.publish();
                 let from = self.swarm.snapshot(self.now).from;
-                let seconds = self.now.saturating_duration_since(self.added).as_secs_f64();
-                outcome.send_replace(Some(Ok(Finished { path, from, seconds })));
+                outcome.send_replace(Some(Ok(Finished { path, from, seconds, verified_seconds })));
                 if self.afterwards == Afterwards::Stop {
                     self.stop();
                 }

@@ -24,8 +24,10 @@ pub struct Finished {
     pub path: PathBuf,
     /// Useful payload by the address it came from, bytes, in the order of first bytes.
     pub from: Vec<(SocketAddr, u64)>,
-    /// How long it took since it was added.
+    /// How long it took since it was added: until it was durable under its final name.
     pub seconds: f64,
+    /// The same until its last piece was verified.
+    pub verified_seconds: f64,
 }
 
 /// How a torrent stands, at one moment.
