@@ -112,7 +112,7 @@ class Machine:
         busy, steal = machine_cpu()
         whole = seconds * os.cpu_count()
         others = busy - self.busy - groups_cpu - (time.process_time() - self.own)
-        return {"machine_cpu": busy - self.busy, "others": others / whole, "steal": (steal - self.steal) / whole}
+        return {"machine_cpu": busy - self.busy, "others": max(others, 0) / whole, "steal": (steal - self.steal) / whole}
 
 
 def machine_cpu():

@@ -9,15 +9,6 @@ GIB = 1 << 30
 MIB = 1 << 20
 
 
-# Of the machine's CPU time. What the kernel does on its own for a run (write-back of what obt syncs) stays below it.
-DISTURBED = 0.25
-
-
-def disturbed(record) -> bool:
-    """Whether others used so much of the machine meanwhile that the run says little."""
-    return record.get("others", 0) > DISTURBED
-
-
 def load(path: Path) -> list:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -25,9 +16,8 @@ def load(path: Path) -> list:
 def print_report(records, columns, goals=()):
     """A table a case, and under it what the goals are about: obt against the best other."""
     print(machine(records))
-    if any(map(disturbed, records)):
-        print(f"\n\"+1\" beside the runs that were ok: one more in which others used over {DISTURBED:.0%} of the CPU time; "
-              "in no median.")
+    if any(record["disturbed"] for record in records):
+        print('\n"+1" beside the runs that were ok: one more in which others used too much CPU time; in no median.')
     for case in unique(record["case"] for record in records):
         of_case = [record for record in records if record["case"] == case]
         print(f"\n**{case}**\n")
@@ -46,7 +36,7 @@ def table(records, columns) -> str:
              "|---|---|" + "---|" * len(columns)]
     for subject in unique(record["subject"] for record in records):
         runs = [record for record in records if record["subject"] == subject]
-        quiet = [record for record in runs if not disturbed(record)]
+        quiet = [record for record in runs if not record["disturbed"]]
         good = [record for record in quiet if "failed" not in record]
         cells = [spread([value(record) for record in good]) for _, value in columns]
         ok = f"{len(good)}/{len(quiet)}" + (f" +{len(runs) - len(quiet)}" if len(quiet) < len(runs) else "")
@@ -73,7 +63,7 @@ def ratios(records, title: str, value):
     medians = {}
     for subject in unique(record["subject"] for record in records):
         values = [value(record) for record in records
-                  if record["subject"] == subject and "failed" not in record and not disturbed(record)]
+                  if record["subject"] == subject and "failed" not in record and not record["disturbed"]]
         if values:
             medians[subject] = statistics.median(values)
     others = {subject: median for subject, median in medians.items() if not subject.startswith("obt")}

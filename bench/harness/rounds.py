@@ -32,6 +32,9 @@ def options(description: str, clients, runs: int = 5) -> argparse.ArgumentParser
     parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="a run that takes longer failed")
     parser.add_argument("--work", type=Path, metavar="DIR", default=Path(tempfile.gettempdir()) / "obt-bench",
                         help="payloads are kept and copies written here (default: %(default)s)")
+    parser.add_argument("--max-others", type=float, default=25, metavar="PERCENT",
+                        help="a run in which others used more of the machine is disturbed: it is made again, at most twice, "
+                             "and in no median (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE",
                         help="append every run to it, one JSON object a line; the table is of all runs in it")
     return parser
@@ -55,7 +58,7 @@ def plan(case: str, subject, source: Path, torrent: Path, protocol: str, seeder:
 def command(case: str, subject: str, source: Path, words: list, **more) -> dict:
     """A command that reads `source`, as `one_command` reads it; `{work}` in its words is the folder of the run."""
     return {"case": case, "subject": subject, "size": payloads.data_size(source), "payload": str(source),
-            "module": "harness.one_command", "command": [str(word) for word in words]} | more
+            "module": "harness.one_command", "command": [str(word) for word in words], "settings": ""} | more
 
 
 def chosen(arguments) -> list:
@@ -89,7 +92,7 @@ def run_all(arguments, plans) -> list:
 def repeated(arguments, plan) -> list:
     """A run, and those that were made again because others disturbed it."""
     records = []
-    while len(records) <= REPEATS and (not records or report.disturbed(records[-1])):
+    while len(records) <= REPEATS and (not records or records[-1]["disturbed"]):
         record = run(arguments, plan)
         records.append(record)
         say(record)
@@ -123,7 +126,9 @@ def run(arguments, plan) -> dict:
     about = {"version": subject.version(), "settings": subject.settings} if subject else {}
     kept = {key: plan[key] for key in ("case", "subject", "size", "version", "settings") if key in plan}
     congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
-    return about | kept | record | {"load": load, "at": int(time.time()), "congestion": congestion}
+    # What the kernel does on its own for a run (it writes back what obt syncs) is among the others' CPU time.
+    disturbed = record.get("others", 0) > arguments.max_others / 100
+    return about | kept | record | {"disturbed": disturbed, "load": load, "at": int(time.time()), "congestion": congestion}
 
 
 @contextlib.contextmanager
