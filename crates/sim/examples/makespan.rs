@@ -42,10 +42,10 @@ fn measure(name: &str, case: &Case) -> Result<(), Box<dyn Error>> {
     let mut setup = Setup::new(seed_of_run(1), torrent);
     setup.check_every = u64::MAX;
     let mut world = World::new(setup);
-    let seed = world.join(Spec::seed(Access { up: case.seed_up, down: case.up, latency }))?;
+    let seed = world.join(Spec::seed(Access::rates(case.seed_up, case.up, latency)))?;
     world.run(Duration::from_secs(1), |_| false)?;
     let begin = world.now();
-    let access = Access { up: case.up, down: case.up, latency };
+    let access = Access::rates(case.up, case.up, latency);
     let leechers: Result<Vec<_>, _> = (0..case.leechers).map(|_| world.join(Spec::leecher(access, pieces))).collect();
     let leechers = leechers?;
     let done = world.run(Duration::from_secs(3_600), |world| {

@@ -1,11 +1,14 @@
 //! One node's buffers and storage: which blocks are held, which pieces are verified and stored, how long that takes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use obt_storage::Layout;
 use obt_swarm::{Event, Verdict};
 use obt_wire::{Bitfield, Block, PieceIndex};
 
+use crate::platter::{Job, Order, Platter, Syncing};
 use crate::torrent::Torrent;
 
 /// How a disk behaves.
@@ -17,11 +20,13 @@ pub struct DiskSpec {
     pub delay: Duration,
     /// Share of good pieces that cannot be stored.
     pub failures: f64,
+    /// How its syncs go.
+    pub syncing: Syncing,
 }
 
 impl Default for DiskSpec {
     fn default() -> Self {
-        Self { rate: 500_000_000, delay: Duration::from_millis(2), failures: 0.0 }
+        Self { rate: 500_000_000, delay: Duration::from_millis(2), failures: 0.0, syncing: Syncing::Honest }
     }
 }
 
@@ -35,17 +40,33 @@ pub struct Disk {
     accepted: BTreeMap<u32, BTreeMap<u32, u64>>,
     spilled: BTreeSet<u32>,
     /// Blocks of pieces that are being verified, per piece.
-    verifying: BTreeMap<u32, usize>,
+    verifying: BTreeMap<u32, (usize, Contents)>,
+    /// Pieces that are stored, and are not what they should be.
+    wrong: BTreeSet<u32>,
+    platter: Platter,
     free_at: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    Right,
+    Wrong,
 }
 
 impl Disk {
     /// A disk that holds `stored`.
     #[must_use]
-    pub fn new(spec: DiskSpec, stored: Bitfield, now: Instant) -> Self {
+    pub fn new(spec: DiskSpec, stored: Bitfield, layout: &Arc<Layout>, seed: u64, now: Instant) -> Self {
+        let platter = Platter::new(layout, &stored, spec.syncing, seed);
+        Self::with(spec, stored, platter, now)
+    }
+
+    fn with(spec: DiskSpec, stored: Bitfield, platter: Platter, now: Instant) -> Self {
         Self {
             spec,
             stored,
+            wrong: BTreeSet::new(),
+            platter,
             accepted: BTreeMap::new(),
             spilled: BTreeSet::new(),
             verifying: BTreeMap::new(),
@@ -63,7 +84,8 @@ impl Disk {
     #[must_use]
     pub fn buffered(&self) -> usize {
         let held = self.accepted.iter().filter(|(piece, _)| !self.spilled.contains(piece));
-        held.map(|(_, blocks)| blocks.len()).sum::<usize>() + self.verifying.values().sum::<usize>()
+        let verifying = self.verifying.values().map(|(buffers, _)| buffers);
+        held.map(|(_, blocks)| blocks.len()).sum::<usize>() + verifying.sum::<usize>()
     }
 
     /// Keeps a block.
@@ -108,13 +130,12 @@ impl Disk {
         if blocks.len() != needed {
             return Err(format!("{piece:?} is verified with {} of {needed} blocks", blocks.len()));
         }
-        if !self.spilled.remove(&piece.0) {
-            self.verifying.insert(piece.0, needed);
-        }
         let bytes = f64::from(torrent.geometry().piece_size(piece));
         self.free_at = self.free_at.max(now) + Duration::from_secs_f64(bytes / self.spec.rate as f64);
         let at = self.free_at + self.spec.delay;
         let good = blocks.values().all(|flip| *flip == 0);
+        let buffers = if self.spilled.remove(&piece.0) { 0 } else { needed };
+        self.verifying.insert(piece.0, (buffers, if good { Contents::Right } else { Contents::Wrong }));
         if good && rng.f64() < self.spec.failures {
             return Ok((at, Event::StoreFailed { piece }));
         }
@@ -124,14 +145,75 @@ impl Disk {
         Ok((at, Event::Verified { piece, verdict, block_digests }))
     }
 
-    /// The answer of [`verify`](Self::verify) is about to be told.
-    pub fn finished(&mut self, event: &Event) {
-        let (Event::Verified { piece, .. } | Event::StoreFailed { piece }) = event else {
-            return;
-        };
-        self.verifying.remove(&piece.0);
-        if matches!(event, Event::Verified { verdict: Verdict::Good, .. }) {
-            self.stored.set(*piece);
+    /// The answer of [`verify`](Self::verify) is about to be told: a good piece is written.
+    pub fn finished(&mut self, event: &Event, now: Instant) -> Vec<Order> {
+        let mut orders = Vec::new();
+        match event {
+            Event::Verified { piece, verdict, .. } => {
+                let verified = self.verifying.remove(&piece.0);
+                if *verdict == Verdict::Good {
+                    let right = verified.is_some_and(|(_, contents)| contents == Contents::Right);
+                    self.stored.set(*piece);
+                    if !right {
+                        self.wrong.insert(piece.0);
+                    }
+                    self.platter.write(*piece, right, now, &mut orders);
+                }
+            }
+            Event::StoreFailed { piece } => {
+                self.verifying.remove(&piece.0);
+                self.platter.fail(now, &mut orders);
+            }
+            _ => {}
         }
+        orders
+    }
+
+    /// All of it is here.
+    pub fn finish(&mut self, now: Instant) -> Vec<Order> {
+        let mut orders = Vec::new();
+        self.platter.finish(now, &mut orders);
+        orders
+    }
+
+    /// Something that it was busy with is done.
+    pub fn done(&mut self, job: Job, now: Instant) -> Vec<Order> {
+        let mut orders = Vec::new();
+        self.platter.done(job, now, &mut orders);
+        orders
+    }
+
+    /// These pieces are not stored any more.
+    pub fn lose(&mut self, pieces: &[PieceIndex]) {
+        for piece in pieces {
+            self.stored.clear(*piece);
+            self.wrong.remove(&piece.0);
+        }
+    }
+
+    /// Whether all of it has its final name for good.
+    #[must_use]
+    pub fn is_placed(&self) -> bool {
+        self.platter.is_placed()
+    }
+
+    /// That nothing is stored that is not what it should be, and nothing claimed that a power cut could take.
+    ///
+    /// # Errors
+    /// What is.
+    pub fn check(&self) -> Result<(), String> {
+        match self.wrong.first() {
+            Some(piece) => Err(format!("piece {piece} is stored, and its bytes are wrong")),
+            None => self.platter.check(),
+        }
+    }
+
+    /// What a new process finds of it after a power cut.
+    ///
+    /// # Errors
+    /// Where it would believe what is not there.
+    pub fn cut(mut self, now: Instant) -> Result<Self, String> {
+        let stored = self.platter.cut()?;
+        Ok(Self::with(self.spec, stored, self.platter, now))
     }
 }

@@ -68,6 +68,16 @@ pub const INVARIANTS: &[Invariant] = &[
         check: Check::Node(core_and_disk_agree),
     },
     Invariant {
+        name: "what is stored is right, and what is claimed is durable",
+        source: "DESIGN 1, promise 1; HOSTILE F16 and F22",
+        check: Check::Node(|_, node| node.disk.check()),
+    },
+    Invariant {
+        name: "who is silent for the life of a lease is gone",
+        source: "issue 2: within 45 s",
+        check: Check::Node(|world, _| world.ghost().map_or(Ok(()), |ghost| Err(format!("{ghost:?} is still listed")))),
+    },
+    Invariant {
         name: "every payload byte is somewhere",
         source: "conservation",
         check: Check::Node(bytes_are_conserved),

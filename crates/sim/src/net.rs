@@ -11,8 +11,15 @@ use obt_wire::peer::{Message, PieceHeader, Request};
 
 use crate::node::NodeIndex;
 
+/// Payload of a packet, bytes: an Ethernet frame without the headers of IPv4 and TCP.
+const PACKET: u64 = 1_448;
+/// Packets of a parcel up to which a lost one is missed by a timeout alone: three behind it are needed (RFC 5681).
+const FEW: u64 = 3;
+/// Shortest retransmission timeout, as Linux has it.
+const TIMEOUT: Duration = Duration::from_millis(200);
+
 /// How a node is connected to the rest of the world.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Access {
     /// Bytes per second that it can send.
     pub up: u64,
@@ -20,13 +27,29 @@ pub struct Access {
     pub down: u64,
     /// Time from it to the middle of the net.
     pub latency: Duration,
+    /// Most that is added to it, by chance.
+    pub jitter: Duration,
+    /// Share of its packets that are lost, either way.
+    pub loss: f64,
 }
 
 impl Access {
     /// A link of so many megabit per second in both directions, with this latency to the middle.
     #[must_use]
     pub fn mbit(megabits: u64, latency: Duration) -> Self {
-        Self { up: megabits * 125_000, down: megabits * 125_000, latency }
+        Self::rates(megabits * 125_000, megabits * 125_000, latency)
+    }
+
+    /// A link of so many bytes per second each way that loses nothing.
+    #[must_use]
+    pub fn rates(up: u64, down: u64, latency: Duration) -> Self {
+        Self { up, down, latency, jitter: Duration::ZERO, loss: 0.0 }
+    }
+
+    /// The same with latency that varies and packets that are lost.
+    #[must_use]
+    pub fn with(self, jitter: Duration, loss: f64) -> Self {
+        Self { jitter, loss, ..self }
     }
 }
 
@@ -104,6 +127,8 @@ pub struct End {
     /// In the socket.
     socket: VecDeque<Parcel>,
     socket_bytes: u64,
+    /// When the last of what was sent arrives: TCP keeps the order, so nothing overtakes it.
+    arrives: Option<Instant>,
 }
 
 /// A connection: both its ends.
@@ -159,6 +184,30 @@ impl Net {
         self.lines[from.0].access.latency + self.lines[to.0].access.latency
     }
 
+    /// When a parcel arrives that leaves an uplink at `left`. What is lost on the way comes later: after a round trip
+    /// where packets behind it show the gap, else after a timeout, which doubles. What was sent behind it waits for it.
+    pub fn arrival(&mut self, way: Way, parcel: &Parcel, left: Instant, rng: &mut fastrand::Rng) -> Instant {
+        let (from, to) = (self.end(way).node, self.end(way.back()).node);
+        let (one, other) = (self.lines[from.0].access, self.lines[to.0].access);
+        let trip = one.latency + other.latency;
+        let jitter = one.jitter + other.jitter;
+        let mut delay = if jitter.is_zero() { trip } else { trip + jitter.mul_f64(rng.f64()) };
+        let loss = 1.0 - (1.0 - one.loss) * (1.0 - other.loss);
+        let packets = parcel.size().div_ceil(PACKET);
+        if loss > 0.0 && rng.f64() < 1.0 - (1.0 - loss).powf(packets as f64) {
+            delay += if packets > FEW { 2 * trip } else { TIMEOUT + 2 * trip };
+            let mut timeout = TIMEOUT + 2 * trip;
+            while rng.f64() < loss {
+                delay += timeout;
+                timeout *= 2;
+            }
+        }
+        let end = self.end_mut(way);
+        let at = end.arrives.map_or(left + delay, |last| last.max(left + delay));
+        end.arrives = Some(at);
+        at
+    }
+
     /// A new connection.
     pub fn connect(&mut self, dialler: (NodeIndex, PeerKey), listener: (NodeIndex, PeerKey)) -> ConnIndex {
         let end = |(node, key)| End {
@@ -168,6 +217,7 @@ impl Net {
             waiting: VecDeque::new(),
             socket: VecDeque::new(),
             socket_bytes: 0,
+            arrives: None,
         };
         self.conns.push(Conn { ends: [end(dialler), end(listener)] });
         ConnIndex(self.conns.len() - 1)

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use obt_swarm::{CloseReason, PeerKey, Phase, Swarm};
+use obt_swarm::{CloseReason, Event, PeerKey, Phase, Swarm};
 use obt_wire::{Bitfield, PeerId};
 
 use crate::disk::{Disk, DiskSpec};
+use crate::lease::Holder;
 use crate::net::{Access, Way};
+use crate::sabotage::Sabotage;
 
 /// The number of a node: in the order in which they joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +42,8 @@ pub struct Spec {
     pub conduct: Conduct,
     /// Upload limit of its core, bytes per second.
     pub upload_rate: Option<u64>,
+    /// How its core is broken.
+    pub sabotage: Option<Sabotage>,
 }
 
 impl Spec {
@@ -53,6 +57,7 @@ impl Spec {
             disk: DiskSpec::default(),
             conduct: Conduct::Honest,
             upload_rate: None,
+            sabotage: None,
         }
     }
 
@@ -60,6 +65,13 @@ impl Spec {
     #[must_use]
     pub fn leecher(access: Access, pieces: u32) -> Self {
         Self { have: Some(Bitfield::empty(pieces)), ..Self::seed(access) }
+    }
+
+    /// The same with a core that is broken.
+    #[must_use]
+    pub fn broken(mut self, sabotage: Sabotage) -> Self {
+        self.sabotage = Some(sabotage);
+        self
     }
 
     /// The same with another conduct.
@@ -96,6 +108,8 @@ pub struct Node {
     pub disk: Disk,
     /// How honest it is.
     pub conduct: Conduct,
+    /// How its core is broken.
+    pub sabotage: Option<Sabotage>,
     /// Where it listens.
     pub addr: SocketAddr,
     /// Its name for itself.
@@ -108,6 +122,18 @@ pub struct Node {
     pub closed: Vec<(NodeIndex, CloseReason)>,
     /// When it had all that it wanted.
     pub completed_at: Option<Instant>,
+    /// When all of it had its final name for good.
+    pub durable_at: Option<Instant>,
+    /// When it went without a word.
+    pub died_at: Option<Instant>,
+    /// Its power went: its disk is elsewhere.
+    pub unplugged: bool,
+    /// What that left of its disk, until it comes back.
+    pub remains: Option<Disk>,
+    /// What it tells trackers that take leases.
+    pub(crate) leases: Vec<Holder>,
+    /// What it was made of.
+    pub(crate) spec: Spec,
     /// When its core wants to be woken, as far as that is scheduled.
     pub(crate) wake: Option<Instant>,
     /// Wakes in a row without time passing.
@@ -115,6 +141,14 @@ pub struct Node {
 }
 
 impl Node {
+    /// What its core hears of an event.
+    pub(crate) fn hear(&self, event: Event) -> Option<Event> {
+        match self.sabotage {
+            None => Some(event),
+            Some(sabotage) => sabotage.hear(event),
+        }
+    }
+
     /// Whether it has all that it wants.
     #[must_use]
     pub fn is_complete(&self, now: Instant) -> bool {

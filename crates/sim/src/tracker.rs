@@ -1,9 +1,10 @@
 //! A tracker that may be down, spoken to as over HTTP.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use obt_swarm::{AnnounceEvent, AnnounceReply, AnnounceRequest};
+use obt_tracker::leases::{LeaseReply, LeaseRequest, Leases};
 use obt_tracker::limits::Limits;
 use obt_tracker::{Advertised, Asker, StoreConfig, SwarmStats, Swarms, http, swarms};
 use obt_wire::announce::AnnounceEvent as WireEvent;
@@ -13,6 +14,7 @@ use obt_wire::{InfoHash, PeerId};
 /// One tracker.
 pub struct Tracker {
     swarms: Swarms,
+    leases: Leases,
     /// It does not answer.
     pub down: bool,
 }
@@ -36,7 +38,7 @@ impl Tracker {
         secret[..8].copy_from_slice(&seed.to_le_bytes());
         let config =
             StoreConfig { shard_bits: 1, limits: Limits::default(), advertised: Advertised::default(), secret };
-        Self { swarms: Swarms::new(&config, now), down: false }
+        Self { swarms: Swarms::new(&config, now), leases: Leases::new(config.limits), down: false }
     }
 
     /// Answers an announce.
@@ -66,6 +68,29 @@ impl Tracker {
             peers: reply.peers,
             warning: reply.warning,
         })
+    }
+
+    /// Answers a lease.
+    ///
+    /// # Errors
+    /// A sentence where it does not.
+    pub fn lease(&mut self, request: &LeaseRequest, from: IpAddr, now: Instant) -> Result<LeaseReply, String> {
+        if self.down {
+            return Err("connection refused".into());
+        }
+        let renewed = self.leases.renew(request, &Asker::new(from, None), &mut self.swarms, now);
+        renewed.map_err(|error| error.to_string())
+    }
+
+    /// Ends the leases that are over.
+    pub fn expire(&mut self, now: Instant) {
+        self.leases.expire(&mut self.swarms, now);
+    }
+
+    /// Whether it knows a lease of this peer.
+    #[must_use]
+    pub fn has_lease_of(&self, peer_id: PeerId) -> bool {
+        self.leases.iter().any(|lease| lease.peer_id() == peer_id)
     }
 
     /// What it counts in a swarm.

@@ -1,16 +1,15 @@
-//! What is between the nodes: connections that open and close, messages and blocks that travel, announces.
+//! What is between the nodes: connections that open and close, messages and blocks that travel.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use obt_swarm::{AnnounceRequest, CloseReason, Direction, Event, PeerKey, TrackerIndex};
+use obt_swarm::{CloseReason, Direction, Event, PeerKey};
 use obt_wire::peer::{Handshake, Message, Reserved};
 use obt_wire::{Bitfield, PieceIndex};
 
-use super::{CONNECT_TIMEOUT, Checked, Happening, TRACKER_LATENCY, World};
+use super::{CONNECT_TIMEOUT, Checked, Happening, World};
 use crate::net::{ConnIndex, Parcel, Way};
 use crate::node::{Link, NodeIndex};
-use crate::tracker::Announcer;
 
 impl World {
     // Connections.
@@ -122,9 +121,9 @@ impl World {
             return;
         };
         let left = self.now + time;
-        let to = self.net.end(way.back()).node;
         self.push(left, Happening::UpFree(node));
-        self.push(left + self.net.latency(node, to), Happening::Arrived(way, parcel));
+        let arrival = self.net.arrival(way, &parcel, left, &mut self.rng);
+        self.push(arrival, Happening::Arrived(way, parcel));
         self.feed(way);
     }
 
@@ -165,19 +164,5 @@ impl World {
             }
             _ => {}
         }
-    }
-
-    pub(super) fn announced(&mut self, node: NodeIndex, tracker: TrackerIndex, request: &AnnounceRequest) {
-        let announcer = Announcer {
-            hash: self.setup.torrent.metainfo.info.hashes.primary(),
-            peer_id: self.nodes[node.0].id,
-            addr: self.nodes[node.0].addr,
-        };
-        let result = match self.trackers.get_mut(tracker.0 as usize) {
-            Some(tracker) => tracker.announce(&announcer, request, self.now),
-            None => Err("no such tracker".into()),
-        };
-        let event = Event::Announced { tracker, result };
-        self.push(self.now + TRACKER_LATENCY, Happening::Told(node, event));
     }
 }

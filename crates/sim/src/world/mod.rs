@@ -1,23 +1,26 @@
 //! The simulated world: owns nodes, net and trackers, and carries out what the cores ask for, event by event.
 
 mod carry;
+mod lives;
+mod storing;
+mod tracking;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use obt_swarm::{
-    Action, AnnounceRequest, Config, Content, Event, LocalAddresses, Start, Swarm, TrackerIndex, TrackerUrl,
-};
+use obt_storage::Layout;
+use obt_swarm::{Action, AnnounceRequest, Event, PeerKey, TrackerIndex};
 use obt_wire::metainfo::Metainfo;
-use obt_wire::{Bitfield, Block, PeerId};
+use obt_wire::{Bitfield, Block};
 
-use crate::disk::Disk;
 use crate::invariants::{Check, INVARIANTS};
 use crate::net::{ConnIndex, Net, Parcel, Way};
 use crate::node::{Conduct, Node, NodeIndex, Spec};
+use crate::platter::Job;
 use crate::torrent::Torrent;
 use crate::trace::Trace;
 use crate::tracker::Tracker;
@@ -44,13 +47,24 @@ pub struct Setup {
     pub block_budget: u32,
     /// A node's state is checked once in so many of the world's events.
     pub check_every: u64,
+    /// Peers hold leases instead of announcing like stock clients, and how those end that are not renewed.
+    pub leases: Option<Expiry>,
+}
+
+/// How a tracker ends leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// In time.
+    Honest,
+    /// Never (a mutant).
+    Never,
 }
 
 impl Setup {
     /// A world with one tracker around `torrent`.
     #[must_use]
     pub fn new(seed: u64, torrent: Torrent) -> Self {
-        Self { seed, torrent, trackers: 1, socket_buffer: 64 << 10, block_budget: 4_096, check_every: 61 }
+        Self { seed, torrent, trackers: 1, socket_buffer: 64 << 10, block_budget: 4_096, check_every: 61, leases: None }
     }
 }
 
@@ -63,6 +77,10 @@ pub enum Fault {
     Kill(NodeIndex),
     /// Its cable is pulled: nobody is told anything.
     Vanish(NodeIndex),
+    /// Its power goes, and with it whatever is not durable.
+    PowerCut(NodeIndex),
+    /// The node whose power went comes back with what is left, as a new node.
+    Restart(NodeIndex),
     /// It is asked to stop.
     Leave(NodeIndex),
     /// All connections between the two are reset.
@@ -122,8 +140,14 @@ enum Happening {
     Arrived(Way, Parcel),
     /// A parcel is read from the socket.
     Read(Way, Parcel),
+    /// A disk has done something.
+    Stored(NodeIndex, Job),
     /// An announce reaches a tracker.
     Announced(NodeIndex, TrackerIndex, AnnounceRequest),
+    /// A lease is to be renewed.
+    Renew(NodeIndex, TrackerIndex),
+    /// The trackers look whose lease is over.
+    Tick,
     Fault(Fault),
 }
 
@@ -167,6 +191,7 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// What is between them.
     pub net: Net,
+    layout: Arc<Layout>,
     trackers: Vec<Tracker>,
     by_addr: BTreeMap<SocketAddr, NodeIndex>,
     /// Nodes that went without saying good-bye.
@@ -184,7 +209,7 @@ impl World {
     pub fn new(setup: Setup) -> Self {
         let start = Instant::now();
         let mut rng = fastrand::Rng::with_seed(setup.seed);
-        Self {
+        let mut this = Self {
             start,
             now: start,
             queue: BinaryHeap::new(),
@@ -193,13 +218,18 @@ impl World {
             events: 0,
             nodes: Vec::new(),
             net: Net::new(setup.socket_buffer),
+            layout: Arc::new(Layout::new(&setup.torrent.metainfo.info)),
             trackers: (0..setup.trackers).map(|_| Tracker::new(rng.u64(..), start)).collect(),
             by_addr: BTreeMap::new(),
             sudden_deaths: 0,
             rng,
             trace: Trace::default(),
             setup,
+        };
+        if this.setup.leases.is_some() {
+            this.push(start, Happening::Tick);
         }
+        this
     }
 
     /// The moment.
@@ -246,16 +276,6 @@ impl World {
     /// The nodes whose process runs.
     pub fn alive(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
         self.indices().zip(&self.nodes).filter(|(_, node)| node.alive)
-    }
-
-    /// What the trackers that answer count: complete and incomplete peers. None where they cannot know, because nodes
-    /// died without telling them.
-    pub fn tracker_counts(&mut self) -> Option<Vec<(u32, u32)>> {
-        let hash = self.setup.torrent.metainfo.info.hashes.primary();
-        let now = self.now;
-        let up = self.trackers.iter_mut().filter(|tracker| !tracker.down);
-        let counts = up.map(|tracker| tracker.stats(&hash, now)).map(|stats| (stats.seeds, stats.leechers)).collect();
-        (self.sudden_deaths == 0).then_some(counts)
     }
 
     fn broken(&self, what: String) -> Broken {
@@ -318,7 +338,8 @@ impl World {
     /// # Errors
     /// The first invariant that does not hold.
     pub fn check_end(&mut self) -> Result<(), Broken> {
-        for index in self.indices() {
+        // Of a node whose power went nothing is left to look at.
+        for index in self.indices().filter(|index| !self.node(*index).unplugged).collect::<Vec<_>>() {
             self.check_node(index).map_err(|what| self.broken(what))?;
         }
         for invariant in INVARIANTS {
@@ -342,11 +363,15 @@ impl World {
 
     fn happen(&mut self, happening: Happening) -> Checked {
         match happening {
-            Happening::Told(node, event) => {
-                if self.nodes[node.0].alive {
-                    self.nodes[node.0].disk.finished(&event);
-                }
-                self.tell(node, event, None)
+            Happening::Told(node, event) => self.told(node, event),
+            Happening::Stored(node, job) => self.stored(node, job),
+            Happening::Renew(node, tracker) => {
+                self.renew(node, tracker);
+                Ok(())
+            }
+            Happening::Tick => {
+                self.tick();
+                Ok(())
             }
             Happening::Wake(node, at) => self.wake(node, at),
             Happening::Dialled { from, addr } => self.dialled(from, addr),
@@ -376,6 +401,8 @@ impl World {
             Fault::Join(spec) => self.enter(spec).map(|_| ()),
             Fault::Kill(node) => self.die(node, true),
             Fault::Vanish(node) => self.die(node, false),
+            Fault::PowerCut(node) => self.cut(node),
+            Fault::Restart(node) => self.restart(node).map(|_| ()),
             Fault::Leave(node) => self.tell(node, Event::Stopping, None),
             Fault::Reset(one, other) => self.reset(one, other),
             Fault::TrackerDown(tracker) => {
@@ -389,81 +416,15 @@ impl World {
         }
     }
 
-    fn enter(&mut self, spec: Spec) -> Result<NodeIndex, String> {
-        let index = NodeIndex(self.nodes.len());
-        let pieces = self.setup.torrent.geometry().pieces();
-        let have = spec.have.unwrap_or_else(|| Bitfield::full(pieces));
-        let number = u16::try_from(index.0 + 1).map_err(|_| "too many nodes".to_owned())?;
-        let [high, low] = number.to_be_bytes();
-        let addr = SocketAddr::from(([10, 1, high, low], 6_881));
-        let mut id = [b'n'; 20];
-        id[18..].copy_from_slice(&[high, low]);
-        let config = Config {
-            peer_id: PeerId(id),
-            listen_port: Some(addr.port()),
-            client: "obt sim".into(),
-            connections: 200,
-            half_open: 50,
-            download_rate: None,
-            upload_rate: spec.upload_rate,
-            block_budget: self.setup.block_budget,
-            trackers: (0..self.setup.trackers).map(tracker_url).collect(),
-            local_addresses: LocalAddresses::Allowed,
-        };
-        let complete = have.is_full();
-        let start = if spec.magnet {
-            Start::Hashes(self.setup.torrent.metainfo.info.hashes)
-        } else {
-            Start::Content(content(&self.setup.torrent, have.clone()))
-        };
-        self.net.add_node(spec.access, self.now);
-        self.by_addr.insert(addr, index);
-        self.nodes.push(Node {
-            swarm: Swarm::new(config, start, self.rng.u64(..), self.now),
-            disk: Disk::new(spec.disk, have, self.now),
-            conduct: spec.conduct,
-            addr,
-            id: PeerId(id),
-            alive: true,
-            links: BTreeMap::new(),
-            closed: Vec::new(),
-            completed_at: complete.then_some(self.now),
-            wake: None,
-            spins: 0,
-        });
-        self.act(index, None)?;
-        Ok(index)
-    }
-
-    fn die(&mut self, node: NodeIndex, told: bool) -> Checked {
-        self.nodes[node.0].alive = false;
-        self.sudden_deaths += 1;
-        let links = std::mem::take(&mut self.nodes[node.0].links);
-        for link in links.into_values() {
-            self.net.close(link.way);
-            if told {
-                self.push(self.now + self.net.latency(node, link.to), Happening::Gone(link.way.back()));
-            }
-        }
-        Ok(())
-    }
-
-    fn reset(&mut self, one: NodeIndex, other: NodeIndex) -> Checked {
-        let ways: Vec<Way> =
-            self.nodes[one.0].links.values().filter(|link| link.to == other).map(|link| link.way).collect();
-        for way in ways {
-            self.gone(way)?;
-            self.gone(way.back())?;
-        }
-        Ok(())
-    }
-
     // Cores.
 
     fn tell(&mut self, node: NodeIndex, event: Event, block: Option<(Block, u64)>) -> Checked {
         if !self.nodes[node.0].alive {
             return Ok(());
         }
+        let Some(event) = self.nodes[node.0].hear(event) else {
+            return Ok(());
+        };
         self.nodes[node.0].spins = 0;
         self.nodes[node.0].swarm.handle_event(event, self.now);
         self.act(node, block)
@@ -487,13 +448,15 @@ impl World {
 
     fn act(&mut self, node: NodeIndex, block: Option<(Block, u64)>) -> Checked {
         while let Some(action) = self.nodes[node.0].swarm.poll_action() {
-            self.trace.action(self.elapsed(), node.0, &action);
-            for invariant in INVARIANTS {
-                if let Check::Action(check) = invariant.check {
-                    check(self, node, &action).map_err(|what| format!("{}: {node:?}: {what}", invariant.name))?;
+            match self.nodes[node.0].sabotage {
+                None => self.do_one(node, action, block)?,
+                Some(sabotage) => {
+                    let peers: Vec<PeerKey> = self.nodes[node.0].links.keys().copied().collect();
+                    for action in sabotage.act(action, self.setup.torrent.geometry().pieces(), &peers) {
+                        self.do_one(node, action, block)?;
+                    }
                 }
             }
-            self.perform(node, action, block)?;
         }
         if self.events.is_multiple_of(self.setup.check_every) {
             self.check_node(node)?;
@@ -510,6 +473,16 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn do_one(&mut self, node: NodeIndex, action: Action, block: Option<(Block, u64)>) -> Checked {
+        self.trace.action(self.elapsed(), node.0, &action);
+        for invariant in INVARIANTS {
+            if let Check::Action(check) = invariant.check {
+                check(self, node, &action).map_err(|what| format!("{}: {node:?}: {what}", invariant.name))?;
+            }
+        }
+        self.perform(node, action, block)
     }
 
     fn perform(&mut self, node: NodeIndex, action: Action, block: Option<(Block, u64)>) -> Checked {
@@ -547,11 +520,15 @@ impl World {
                     return Err("metadata of another torrent".into());
                 }
                 let none = Bitfield::empty(self.setup.torrent.geometry().pieces());
-                let mut content = content(&self.setup.torrent, none);
+                let mut content = lives::content(&self.setup.torrent, none);
                 content.metainfo = Metainfo::new(self.setup.torrent.metainfo.info.clone()).into();
                 self.push(self.now, Happening::Told(node, Event::ContentReady(content)));
             }
-            Action::Completed => this.completed_at = Some(self.now),
+            Action::Completed => {
+                this.completed_at = Some(self.now);
+                let orders = this.disk.finish(self.now);
+                self.carry_out(node, orders)?;
+            }
             Action::Stopped => this.alive = false,
             Action::PieceLayerReady { .. } => {}
             Action::HashBlocks { piece } => {
@@ -562,13 +539,4 @@ impl World {
         }
         Ok(())
     }
-}
-
-fn tracker_url(number: usize) -> TrackerUrl {
-    TrackerUrl { url: format!("http://tracker{number}/announce"), tier: u32::try_from(number).unwrap_or(u32::MAX) }
-}
-
-fn content(torrent: &Torrent, have: Bitfield) -> Content {
-    let wanted = Bitfield::full(have.len());
-    Content { metainfo: torrent.metainfo.clone(), have, wanted }
 }
