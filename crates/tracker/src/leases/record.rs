@@ -132,8 +132,12 @@ impl Lease {
         if host_only && !local {
             return endpoints;
         }
-        let seen = seen.into_iter().flatten().map(|ip| SocketAddr::new(ip, origin.port));
-        endpoints.extend(seen.map(|addr| Endpoint { addr, local, host_only }));
+        for addr in seen.into_iter().flatten().map(|ip| SocketAddr::new(ip, origin.port)) {
+            // What it advertises is for all, also where it is seen at the same place.
+            if endpoints.iter().all(|endpoint| endpoint.addr != addr) {
+                endpoints.push(Endpoint { addr, local, host_only });
+            }
+        }
         endpoints
     }
 

@@ -224,6 +224,17 @@ fn advertised_addresses_replace_the_seen_ones_but_not_for_strangers() {
 }
 
 #[test]
+fn a_peer_that_advertises_the_very_address_that_it_is_seen_at_is_there_for_all() {
+    let mut world = World::new(Limits::default());
+    let advertise = vec!["10.0.0.250:6881".parse().unwrap()];
+    world.renew("10.0.0.250", &LeaseRequest { advertise, ..full(1, 1, [(1, 0)]) }).unwrap();
+    assert_eq!(world.stats(1), stats(1, 0, 0));
+    let ask = LeaseRequest { want: vec![hash(1)], ..full(2, 1, []) };
+    let told = world.renew("10.0.0.2>10.0.0.250", &ask).unwrap().peers;
+    assert_eq!(told, [(hash(1), vec!["10.0.0.250:6881".parse().unwrap()])]);
+}
+
+#[test]
 fn a_restarted_peer_takes_over_its_address() {
     let mut world = World::new(Limits::default());
     world.renew("10.0.0.1", &full(1, 1, [(1, 0), (2, 0)])).unwrap();
