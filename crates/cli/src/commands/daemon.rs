@@ -154,15 +154,28 @@ pub(crate) fn public_address(server: &TrackerServer, settings: &Settings) -> any
     Ok(TrackerAddress::new(&ip.to_string(), bound.port())?)
 }
 
-/// The address that this machine has towards others. Connecting a UDP socket sends nothing; it asks the routing table.
+/// The address that this machine has towards others: that of the route outward, or in a network without one that of an
+/// interface.
 fn outward_address() -> IpAddr {
+    let interfaces = || if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|interface| interface.ip());
+    route_outward().or_else(|| reachable(interfaces())).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// Connecting a UDP socket sends nothing; it asks the routing table.
+fn route_outward() -> Option<IpAddr> {
     const DOCUMENTATION: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
-    let ask = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect(DOCUMENTATION)?;
-        socket.local_addr()
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(DOCUMENTATION).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// The first address that others can have a route to, v4 before v6.
+fn reachable(addresses: impl Iterator<Item = IpAddr>) -> Option<IpAddr> {
+    let is_reachable = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local() && !ip.is_unspecified(),
     };
-    ask().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+    addresses.filter(is_reachable).min_by_key(IpAddr::is_ipv6)
 }
 
 /// Says which ports are in use.
@@ -207,4 +220,18 @@ pub(crate) fn announce_item(item: &Item, how: How, tracker: &TrackerAddress, out
     let size = show_bytes(item.size);
     output.talk(format_args!("{} version {}, {size}: {how}. Elsewhere:", plain(&item.name), item.version));
     output.line(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_route_outward_an_interface_tells_the_address() {
+        let find = |texts: &[&str]| reachable(texts.iter().map(|text| text.parse().unwrap()));
+        let lab = Some("10.77.0.1".parse().unwrap());
+        assert_eq!(find(&["127.0.0.1", "fd00::1", "169.254.3.4", "10.77.0.1", "192.168.1.1"]), lab);
+        assert_eq!(find(&["::1", "fe80::1", "fd00::1"]), Some("fd00::1".parse().unwrap()));
+        assert_eq!(find(&["127.0.0.1", "::1", "fe80::1"]), None);
+    }
 }
