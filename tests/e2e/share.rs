@@ -1,8 +1,11 @@
 //! `obt share` with a tracker of its own: names, folders, handing over, ports, versions, and what is there already.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::harness::{Lab, Obt, Tracker, assert_holds, noise};
 
@@ -201,6 +204,20 @@ fn replace_makes_the_next_version_and_the_first_can_still_be_fetched() {
     lab.get(&share, &format!("x@{hash}"), "by-hash").ends().exits(0);
     assert_holds(lab.path("by-hash/x"), &second);
     lab.get(&share, "x@3", "none").ends().fails(1, "no version");
+}
+
+#[test]
+fn a_path_that_is_not_utf8_is_shared_under_a_name_that_is() {
+    let lab = Lab::new();
+    let bytes = noise(1, 100_000);
+    let path = Path::new("data").join(OsStr::from_bytes(b"film \xff.mkv"));
+    fs::create_dir_all(lab.path("data")).unwrap();
+    fs::write(lab.path("").join(&path), &bytes).unwrap();
+    lab.run([OsStr::new("share"), path.as_os_str()]).fails(2, "UTF-8");
+    let share = lab.share("one", [path.as_os_str(), OsStr::new("--as"), OsStr::new("film.mkv")]);
+    share.obt.event("sharing");
+    lab.get(&share, "film.mkv", "out").ends().exits(0);
+    assert_holds(lab.path("out/film.mkv"), &bytes);
 }
 
 #[test]

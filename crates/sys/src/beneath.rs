@@ -1,9 +1,11 @@
 //! Files below a folder's handle, reached through no symbolic link: neither a name with `..` in it nor a link that
 //! somebody swaps in between two calls leads outside.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -39,7 +41,7 @@ impl Access {
 ///
 /// # Errors
 /// Of the system; `ELOOP` where a component is a symbolic link, `EEXIST` where a file to create is there.
-pub fn open_beneath(folder: impl AsFd, path: &[&str], access: Access) -> io::Result<File> {
+pub fn open_beneath(folder: impl AsFd, path: &[impl AsRef<OsStr>], access: Access) -> io::Result<File> {
     Ok(File::from(open(folder.as_fd(), path, access.flags(), access.mode())?))
 }
 
@@ -47,7 +49,7 @@ pub fn open_beneath(folder: impl AsFd, path: &[&str], access: Access) -> io::Res
 ///
 /// # Errors
 /// Of the system; `ELOOP` or `ENOTDIR` where a component is a symbolic link.
-pub fn open_folder_beneath(folder: impl AsFd, path: &[&str]) -> io::Result<OwnedFd> {
+pub fn open_folder_beneath(folder: impl AsFd, path: &[impl AsRef<OsStr>]) -> io::Result<OwnedFd> {
     Ok(open(folder.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
@@ -56,11 +58,11 @@ pub fn open_folder_beneath(folder: impl AsFd, path: &[&str]) -> io::Result<Owned
 ///
 /// # Errors
 /// Of the system, `ENOENT` among them.
-pub fn stat_beneath(folder: impl AsFd, path: &[&str]) -> io::Result<Stat> {
+pub fn stat_beneath(folder: impl AsFd, path: &[impl AsRef<OsStr>]) -> io::Result<Stat> {
     match path {
         [] => Ok(rustix::fs::fstat(folder)?),
-        [name] => Ok(rustix::fs::statat(folder, *name, AtFlags::SYMLINK_NOFOLLOW)?),
-        path => Ok(rustix::fs::statat(folder, path.join("/"), AtFlags::SYMLINK_NOFOLLOW)?),
+        [name] => Ok(rustix::fs::statat(folder, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW)?),
+        path => Ok(rustix::fs::statat(folder, joined(path), AtFlags::SYMLINK_NOFOLLOW)?),
     }
 }
 
@@ -68,33 +70,45 @@ pub fn stat_beneath(folder: impl AsFd, path: &[&str]) -> io::Result<Stat> {
 ///
 /// # Errors
 /// Of the system; `ELOOP` or `ENOTDIR` where a component is something else.
-pub fn make_folders(folder: impl AsFd, path: &[&str]) -> io::Result<()> {
+pub fn make_folders(folder: impl AsFd, path: &[impl AsRef<OsStr>]) -> io::Result<()> {
     let mut at: Option<OwnedFd> = None;
     for name in path {
         let parent = at.as_ref().map_or_else(|| folder.as_fd(), AsFd::as_fd);
-        match rustix::fs::mkdirat(parent, *name, Mode::from_raw_mode(0o755)) {
+        match rustix::fs::mkdirat(parent, name.as_ref(), Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        at = Some(step(parent, name)?);
+        at = Some(step(parent, name.as_ref())?);
     }
     Ok(())
 }
 
-fn step(folder: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+/// The components as one path. Not `Path::join`, where a component that begins with `/` replaces those before it.
+fn joined(path: &[impl AsRef<OsStr>]) -> OsString {
+    let mut joined = OsString::new();
+    for (at, name) in path.iter().enumerate() {
+        if at > 0 {
+            joined.push("/");
+        }
+        joined.push(name);
+    }
+    joined
+}
+
+fn step(folder: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(folder, name, flags, Mode::empty())
 }
 
 #[cfg(target_os = "linux")]
-fn open(folder: BorrowedFd<'_>, path: &[&str], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+fn open(folder: BorrowedFd<'_>, path: &[impl AsRef<OsStr>], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     use rustix::fs::{ResolveFlags, openat2};
 
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let opened = match path {
         [] => openat2(folder, ".", flags, mode, resolve),
-        [name] => openat2(folder, *name, flags, mode, resolve),
-        path => openat2(folder, path.join("/"), flags, mode, resolve),
+        [name] => openat2(folder, name.as_ref(), flags, mode, resolve),
+        path => openat2(folder, joined(path), flags, mode, resolve),
     };
     match opened {
         // Linux before 5.6, and sandboxes that do not know the call.
@@ -104,23 +118,24 @@ fn open(folder: BorrowedFd<'_>, path: &[&str], flags: OFlags, mode: Mode) -> Res
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open(folder: BorrowedFd<'_>, path: &[&str], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+fn open(folder: BorrowedFd<'_>, path: &[impl AsRef<OsStr>], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     walk(folder, path, flags, mode)
 }
 
 /// One component after the other, each below the handle of the last: as safe, and slower.
-fn walk(folder: BorrowedFd<'_>, path: &[&str], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+fn walk(folder: BorrowedFd<'_>, path: &[impl AsRef<OsStr>], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let Some((name, folders)) = path.split_last() else {
         return rustix::fs::openat(folder, ".", flags, mode);
     };
-    if path.iter().any(|name| matches!(*name, "" | "." | "..") || name.contains('/')) {
+    let leads_away = |name: &[u8]| matches!(name, b"" | b"." | b"..") || name.contains(&b'/');
+    if path.iter().any(|name| leads_away(name.as_ref().as_bytes())) {
         return Err(Errno::XDEV);
     }
     let mut at: Option<OwnedFd> = None;
     for folder_name in folders {
-        at = Some(step(at.as_ref().map_or(folder, AsFd::as_fd), folder_name)?);
+        at = Some(step(at.as_ref().map_or(folder, AsFd::as_fd), folder_name.as_ref())?);
     }
-    rustix::fs::openat(at.as_ref().map_or(folder, AsFd::as_fd), *name, flags | OFlags::NOFOLLOW, mode)
+    rustix::fs::openat(at.as_ref().map_or(folder, AsFd::as_fd), name.as_ref(), flags | OFlags::NOFOLLOW, mode)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! somebody else, and the file is suspect until it is hashed again.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
@@ -32,7 +33,7 @@ pub(super) struct Base {
     /// The path of that folder, to name files in errors.
     pub(super) shown: PathBuf,
     /// Components that stand for the first `strip` components of each path.
-    pub(super) prefix: Vec<String>,
+    pub(super) prefix: Vec<OsString>,
     /// How many components of a path in the torrent `prefix` stands for. Files with other beginnings than
     /// `only_below` are not here.
     pub(super) strip: usize,
@@ -41,12 +42,12 @@ pub(super) struct Base {
 }
 
 impl Base {
-    fn path<'a>(&'a self, listed: &'a [String]) -> Option<Vec<&'a str>> {
+    fn path<'a>(&'a self, listed: &'a [String]) -> Option<Vec<&'a OsStr>> {
         if !listed.starts_with(&self.only_below) {
             return None;
         }
         let rest = listed.get(self.strip..)?;
-        Some(self.prefix.iter().chain(rest).map(String::as_str).collect())
+        Some(self.prefix.iter().map(OsString::as_os_str).chain(rest.iter().map(OsStr::new)).collect())
     }
 }
 

@@ -278,7 +278,7 @@ impl Data {
         Ok(Base {
             folder: growth.partial.folder()?,
             shown: growth.partial.folder_path().to_path_buf(),
-            prefix: vec![growth.final_name.clone()],
+            prefix: vec![growth.final_name.clone().into()],
             strip: if single { 1 } else { growth.selected.len() },
             only_below: growth.selected.clone(),
         })

@@ -91,7 +91,7 @@ impl Target {
         Ok(Base {
             folder: open_folder(&self.plan.folder)?,
             shown: self.plan.folder.clone(),
-            prefix: vec![self.final_name.clone()],
+            prefix: vec![self.final_name.clone().into()],
             strip,
             only_below: self.selected.clone(),
         })
@@ -163,7 +163,7 @@ fn begin(disk: &Disk, target: &Target, done: UnboundedSender<Done>) -> Result<Be
     let base = Base {
         folder: partial.inside().map_err(failed)?,
         shown: partial.path(),
-        prefix: vec![names::DATA.to_owned()],
+        prefix: vec![names::DATA.into()],
         strip: usize::from(info.single_file),
         only_below: Vec::new(),
     };
@@ -355,7 +355,6 @@ fn open_existing(
     }
     let base = if info.single_file {
         let (folder, name) = root.parent().zip(root.file_name()).ok_or_else(|| StoreError::BadName(String::new()))?;
-        let name = name.to_str().ok_or_else(|| StoreError::BadName(name.to_string_lossy().into_owned()))?;
         let prefix = vec![name.to_owned()];
         Base { folder: open_folder(folder)?, shown: folder.into(), prefix, strip: 1, only_below: Vec::new() }
     } else {
