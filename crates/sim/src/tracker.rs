@@ -57,7 +57,8 @@ impl Tracker {
         let url = query(announcer, request).url("http://tracker/announce");
         let query = url.split_once('?').map_or("", |(_, query)| query);
         let mut body = Vec::new();
-        http::announce(query.as_bytes(), Asker::new(announcer.addr.ip(), None), &mut self.swarms, &mut body, now);
+        let asker = Asker::new(announcer.addr.ip(), None);
+        http::announce(query.as_bytes(), asker, &mut self.swarms, |_| None, &mut body, now);
         let reply = Announced::decode(&body).map_err(|error| error.to_string())?;
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         Ok(AnnounceReply {

@@ -3,8 +3,10 @@
 //! A refusal is an answer like others, with status 200: that is what clients show to their users. It never repeats what
 //! came in.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
+use obt_wire::PeerId;
 use obt_wire::announce::AnnounceEvent;
 use obt_wire::tracker_http::{
     AnnounceQuery, AnnounceReply, FullPeer, Peers, QueryError, RetryIn, scrape_query, write_announce, write_failure,
@@ -13,15 +15,23 @@ use obt_wire::tracker_http::{
 
 use crate::limits::NUM_WANT;
 use crate::policy::{self, MIN_INTERVAL};
-use crate::store::{Announce, Answer, Asker, CompactPeers, PeerLists};
+use crate::store::{Announce, Answer, Asker, Client, CompactPeers, Identity, PeerLists, Remember};
 use crate::swarms::{self, Shards};
 use crate::udp::{counts, standing};
 
 /// When an address that made too many swarms may try again, minutes: its share is counted by the hour.
 const RETRY_MINUTES: u32 = 60;
 
-/// Answers `GET /announce?query`: appends the body to `out`. An address in the query is not believed.
-pub fn announce(query: &[u8], asker: Asker, shards: &mut impl Shards, out: &mut Vec<u8>, now: Instant) {
+/// Answers `GET /announce?query`: appends the body to `out`. An address in the query is not believed. `leases` knows the
+/// id of the peer of ours whose lease has this number; it is asked while no shard is held.
+pub fn announce(
+    query: &[u8],
+    asker: Asker,
+    shards: &mut impl Shards,
+    leases: impl Fn(u32) -> Option<PeerId>,
+    out: &mut Vec<u8>,
+    now: Instant,
+) {
     let query = match AnnounceQuery::decode(query) {
         Ok(query) => query,
         Err(error) => return refuse(&error, out),
@@ -33,6 +43,8 @@ pub fn announce(query: &[u8], asker: Asker, shards: &mut impl Shards, out: &mut 
         standing: standing(query.event, query.left),
         completed: query.event == AnnounceEvent::Completed,
         want: policy::num_want(query.num_want.map(i64::from)),
+        client: Client { peer_id: query.peer_id, key: query.key },
+        remember: Remember::All,
     };
     let (mut v4, mut v6) = ([0; 6 * NUM_WANT], [0; 18 * NUM_WANT]);
     let mut lists = PeerLists { v4: CompactPeers::new(&mut v4), v6: CompactPeers::new(&mut v6) };
@@ -42,9 +54,19 @@ pub fn announce(query: &[u8], asker: Asker, shards: &mut impl Shards, out: &mut 
             write_announce(&reply(&answer, &asker, peers), out);
         }
         Ok(answer) => {
-            let peers = lists.v4.v4().chain(lists.v6.v6());
-            let peers: Vec<FullPeer> = peers.map(|addr| FullPeer { addr, peer_id: None }).collect();
-            write_announce(&reply(&answer, &asker, Peers::Full(&peers)), out);
+            let told: Vec<SocketAddr> = lists.v4.v4().chain(lists.v6.v6()).collect();
+            let identities = if query.no_peer_id {
+                vec![None; told.len()]
+            } else {
+                swarms::identify(shards, &query.info_hash, &asker, &told)
+            };
+            let peer_id = |identity| match identity {
+                Identity::Client(peer_id) => Some(peer_id),
+                Identity::Lease(lease) => leases(lease),
+            };
+            let peers = told.into_iter().zip(identities);
+            let peers = peers.map(|(addr, identity)| FullPeer { addr, peer_id: identity.and_then(peer_id) });
+            write_announce(&reply(&answer, &asker, Peers::Full(&peers.collect::<Vec<_>>())), out);
         }
         Err(refused) => write_failure(&refused.to_string(), Some(RetryIn::Minutes(RETRY_MINUTES)), out),
     }

@@ -15,7 +15,7 @@ pub mod udp;
 
 pub use connection_id::ConnectionIds;
 pub use store::{
-    Advertised, Announce, Answer, Asker, Change, CompactPeers, Endpoint, Holder, PeerLists, Refused, Shard, Standing,
-    SwarmPeer, SwarmStats,
+    Advertised, Announce, Answer, Asker, Change, Client, CompactPeers, Endpoint, Holder, Identity, PeerLists, Refused,
+    Remember, Shard, Standing, SwarmPeer, SwarmStats,
 };
 pub use swarms::{Shards, StoreConfig, Swarms};

@@ -3,14 +3,15 @@
 //! The functions take anything that yields a shard ([`Shards`]). [`Swarms`] is the plain one; a server puts each shard
 //! behind its own lock and never holds two.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use obt_wire::InfoHash;
 
 use crate::limits::Limits;
 use crate::store::{
-    Advertised, Announce, Answer, Change, Frame, HashKey, LeaseWant, PeerLists, Quota, Refused, Shard, SwarmPeer,
-    SwarmStats, Tenant,
+    Advertised, Announce, Answer, Asker, Change, Frame, HashKey, Identity, LeaseWant, PeerLists, Quota, Refused, Shard,
+    SwarmPeer, SwarmStats, Tenant,
 };
 
 /// Shards of a store, as a power of two: 256 keep the growth of one table under a millisecond, and threads apart.
@@ -153,6 +154,16 @@ pub fn stats(shards: &mut impl Shards, hash: &InfoHash, now: Instant) -> SwarmSt
 /// The peers of a swarm, to show to people.
 pub fn peers(shards: &mut impl Shards, hash: &InfoHash, now: Instant) -> Vec<SwarmPeer> {
     on_swarm(shards, hash, |shard, _, hash| shard.peers(&hash, now))
+}
+
+/// Who is at the addresses that an asker was told of, as far as that is known.
+pub fn identify(
+    shards: &mut impl Shards,
+    hash: &InfoHash,
+    asker: &Asker,
+    told: &[SocketAddr],
+) -> Vec<Option<Identity>> {
+    on_swarm(shards, hash, |shard, _, hash| shard.identify(&hash, asker, told))
 }
 
 /// Holds a swarm for the catalogue: it is not forgotten, and what happens to it is told by [`drain_changes`].

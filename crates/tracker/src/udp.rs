@@ -16,7 +16,7 @@ use obt_wire::tracker_udp::{
 use crate::connection_id::ConnectionIds;
 use crate::limits::{CONNECTS_BURST, CONNECTS_PER_SECOND, UDP_REPLY_V4, UDP_REPLY_V6};
 use crate::policy;
-use crate::store::{Announce, Asker, CompactPeers, HashKey, PeerLists, Standing, SwarmStats};
+use crate::store::{Announce, Asker, Client, CompactPeers, HashKey, PeerLists, Remember, Standing, SwarmStats};
 use crate::swarms::{self, Shards};
 
 /// A datagram as it came in.
@@ -101,6 +101,8 @@ fn announce(
         standing: standing(request.event, request.left),
         completed: request.event == AnnounceEvent::Completed,
         want: policy::num_want(request.num_want.map(i64::from)),
+        client: Client { peer_id: request.peer_id, key: Some(request.key) },
+        remember: Remember::Named,
     };
     let longest = if asker.ip.is_ipv4() { UDP_REPLY_V4 } else { UDP_REPLY_V6 };
     let end = longest.min(out.len());

@@ -6,9 +6,13 @@ use std::time::{Duration, Instant};
 
 use obt_tracker::limits::Limits;
 use obt_tracker::{
-    Advertised, Announce, Asker, CompactPeers, PeerLists, Standing, StoreConfig, SwarmStats, Swarms, swarms,
+    Advertised, Announce, Asker, Client, CompactPeers, PeerLists, Remember, Standing, StoreConfig, SwarmStats, Swarms,
+    swarms,
 };
-use obt_wire::InfoHash;
+use obt_wire::{InfoHash, PeerId};
+
+/// Without a key: each of its addresses is a client.
+const CLIENT: Client = Client { peer_id: PeerId([7; 20]), key: None };
 
 struct World {
     swarms: Swarms,
@@ -25,7 +29,16 @@ impl World {
     fn announce(&mut self, hash: InfoHash, ip: impl Into<IpAddr>, standing: Standing) -> SwarmStats {
         let mut lists = PeerLists { v4: CompactPeers::new(&mut []), v6: CompactPeers::new(&mut []) };
         let asker = Asker::new(ip.into(), None);
-        let announce = Announce { hash, asker, port: 6_881, standing, completed: standing == Standing::Seed, want: 0 };
+        let announce = Announce {
+            hash,
+            asker,
+            port: 6_881,
+            standing,
+            completed: standing == Standing::Seed,
+            want: 0,
+            client: CLIENT,
+            remember: Remember::Named,
+        };
         swarms::announce(&mut self.swarms, &announce, &mut lists, self.now).unwrap().stats
     }
 
@@ -134,7 +147,16 @@ fn v6_hosts_have_as_many_ports_as_others_and_no_more() {
     for port in 1..=200 {
         let mut lists = PeerLists { v4: CompactPeers::new(&mut []), v6: CompactPeers::new(&mut []) };
         let asker = Asker::new(ip, None);
-        let announce = Announce { hash: hash(1), asker, port, standing: Standing::Leecher, completed: false, want: 0 };
+        let announce = Announce {
+            hash: hash(1),
+            asker,
+            port,
+            standing: Standing::Leecher,
+            completed: false,
+            want: 0,
+            client: CLIENT,
+            remember: Remember::Named,
+        };
         swarms::announce(&mut world.swarms, &announce, &mut lists, world.now).unwrap();
     }
     assert_eq!(world.stats(hash(1)).leechers, 64);

@@ -9,10 +9,14 @@ use std::time::{Duration, Instant};
 use obt_tracker::leases::{LeaseItem, LeaseRequest, Leases};
 use obt_tracker::limits::Limits;
 use obt_tracker::{
-    Advertised, Announce, Asker, CompactPeers, PeerLists, Standing, StoreConfig, SwarmStats, Swarms, policy, swarms,
+    Advertised, Announce, Asker, Client, CompactPeers, PeerLists, Remember, Standing, StoreConfig, SwarmStats, Swarms,
+    policy, swarms,
 };
 use obt_wire::{InfoHash, PeerId};
 use proptest::prelude::*;
+
+/// Without a key: each of its addresses is a client.
+const CLIENT: Client = Client { peer_id: PeerId([7; 20]), key: None };
 
 const LIFE: u64 = 40;
 
@@ -219,7 +223,16 @@ fn take(real: &mut Real, model: &mut Model, step: Step) {
             let number = model.swarm(swarm);
             model.announce(number, addr, standing, completed);
             let asker = Asker::new(addr.ip(), None);
-            let announce = Announce { hash: hash(swarm), asker, port: addr.port(), standing, completed, want: 50 };
+            let announce = Announce {
+                hash: hash(swarm),
+                asker,
+                port: addr.port(),
+                standing,
+                completed,
+                want: 50,
+                client: CLIENT,
+                remember: Remember::All,
+            };
             let (stats, told) = real.announce(&announce);
             assert_eq!(stats, model.stats(number));
             let others: BTreeSet<SocketAddr> =

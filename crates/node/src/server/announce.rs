@@ -9,6 +9,7 @@ use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use obt_tracker::leases::Lease;
 use obt_tracker::{Asker, http};
 
 use super::App;
@@ -25,7 +26,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
 
 async fn announce(State(app): State<Arc<App>>, Extension(ends): Extension<Ends>, uri: Uri) -> Response {
     let mut body = Vec::with_capacity(ANSWER_BYTES);
-    http::announce(query(&uri), asker(&ends), &mut &*app.state, &mut body, Instant::now());
+    let leases = |number| app.state.leases().lease(number).map(Lease::peer_id);
+    http::announce(query(&uri), asker(&ends), &mut &*app.state, leases, &mut body, Instant::now());
     answer(&app, body)
 }
 

@@ -12,7 +12,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use obt_catalogue::{CatalogueError, PublishPolicy, Reader};
-use obt_tracker::Endpoint;
+use obt_tracker::{Endpoint, SwarmPeer};
 use obt_wire::{InfoHash, InfoHashes};
 
 use super::App;
@@ -126,6 +126,12 @@ struct Seen {
 type Names = BTreeMap<InfoHash, (String, u32, u64)>;
 
 impl Seen {
+    /// A stock client, by what its announces say.
+    fn stock(address: SocketAddr, peer: &SwarmPeer, seen_seconds_ago: u64) -> Self {
+        let peer_id = peer.client.map(|id| id.to_string()).unwrap_or_default();
+        Self { address, peer_id, lease: false, seen_seconds_ago, items: Vec::new() }
+    }
+
     fn told(self, names: &Names) -> PeerEntry {
         let item = |(hash, left): (InfoHash, Option<u64>)| {
             let named = names.get(&hash);
@@ -165,27 +171,22 @@ fn walk(app: &App, contents: &[(InfoHashes, u32)], ends: &Ends, now: Instant) ->
             })
         })
         .collect();
-    let mut stock: BTreeMap<SocketAddr, Vec<(InfoHash, Option<u64>)>> = BTreeMap::new();
+    let mut stock: BTreeMap<SocketAddr, Seen> = BTreeMap::new();
     for (hashes, _) in contents {
         for peer in app.state.peers(hashes, now).into_iter().filter(|peer| peer.lease.is_none()) {
             let endpoint = Endpoint { addr: peer.addr, local: peer.local, host_only: false };
             let address = shown(&endpoint, ends);
             if stock.len() < LISTED_PEERS || stock.contains_key(&address) {
-                let items = stock.entry(address).or_default();
-                if items.len() < LISTED_ITEMS {
-                    items.push((hashes.primary(), peer.seed.then_some(0)));
+                let seconds = peer.seen.map_or(0, |seen| seen.as_secs());
+                let known = stock.entry(address).or_insert_with(|| Seen::stock(address, &peer, seconds));
+                known.seen_seconds_ago = known.seen_seconds_ago.min(seconds);
+                if known.items.len() < LISTED_ITEMS {
+                    known.items.push((hashes.primary(), peer.seed.then_some(0)));
                 }
             }
         }
     }
-    let stock = stock.into_iter().map(|(address, items)| Seen {
-        address,
-        peer_id: String::new(),
-        lease: false,
-        seen_seconds_ago: 0,
-        items,
-    });
-    seen.extend(stock);
+    seen.extend(stock.into_values());
     seen
 }
 

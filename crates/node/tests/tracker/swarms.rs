@@ -40,6 +40,13 @@ async fn both_hashes_of_a_hybrid_are_one_swarm_and_who_held_it_last_is_noted() {
     assert_eq!(addresses, ["127.0.0.1:5001", "127.0.0.1:5002"]);
     assert_eq!(peers["peers"][0]["items"][0]["name"], "a");
     assert_eq!(peers["peers"][0]["items"][0]["left"], 0);
+    let id: String = b"-XX0001-123456789012".iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(peers["peers"][0]["peer_id"], id.as_str());
+    assert!(peers["peers"][0]["seen_seconds_ago"].as_u64().unwrap() < 60);
+    let path = format!("/announce?info_hash={}&peer_id=-XX0001-333333333333&port=5003&left=5&compact=0", escaped(&v1));
+    let long = String::from_utf8_lossy(&tracker.get(&path).await.body).into_owned();
+    assert!(long.contains("d2:ip9:127.0.0.17:peer id20:-XX0001-1234567890124:porti5001ee"), "{long}");
+    announce(&tracker, &v1, "port=5003&left=5&event=stopped").await;
 
     announce(&tracker, &v1, "port=5002&uploaded=0&downloaded=5&left=0&compact=1&event=stopped").await;
     announce(&tracker, &v1, "port=5001&uploaded=0&downloaded=0&left=0&compact=1&event=stopped").await;

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::store::{Announce, Standing, SwarmStats};
+use crate::store::{Announce, Client, Remember, Standing, SwarmStats};
 use crate::swarms::{StoreConfig, Swarms};
 
 fn hash(number: u32) -> InfoHash {
@@ -138,6 +138,8 @@ fn a_lease_is_changed_only_with_its_secret() {
         standing: Standing::Stopped,
         completed: false,
         want: 0,
+        client: Client { peer_id: PeerId([9; 20]), key: None },
+        remember: Remember::Named,
     };
     let mut lists = PeerLists { v4: CompactPeers::new(&mut []), v6: CompactPeers::new(&mut []) };
     swarms::announce(&mut world.swarms, &announce, &mut lists, world.now).unwrap();

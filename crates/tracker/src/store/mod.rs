@@ -3,6 +3,7 @@
 //! A shard is a dense array of 64-byte swarms and a table of positions; one or two peers lie in the swarm itself,
 //! 12 bytes each, more of them in one array, seeds in front. Nothing in it points back, and nothing is hashed twice.
 
+mod clients;
 mod family;
 mod handout;
 mod held;
@@ -15,11 +16,12 @@ mod shard;
 mod tenants;
 mod torrent;
 
+pub use clients::Client;
 pub use handout::{Advertised, Asker, CompactPeers};
 pub use held::{Change, Holder};
 pub(crate) use key::HashKey;
 pub(crate) use quota::Quota;
-pub use shard::{Announce, Answer, PeerLists, Refused, Shard, Standing, SwarmStats};
+pub use shard::{Announce, Answer, Identity, PeerLists, Refused, Remember, Shard, Standing, SwarmStats};
 pub(crate) use shard::{Frame, LeaseWant};
 pub use tenants::Endpoint;
 pub(crate) use tenants::Tenant;

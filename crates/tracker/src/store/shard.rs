@@ -3,12 +3,14 @@
 //! It decides what an announce changes and who is told, what expires, and what has to go when memory is short. It does
 //! not know of other shards: a shell may put each behind its own lock.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use obt_wire::InfoHash;
+use obt_wire::{InfoHash, PeerId};
 
+use super::clients::{Client, Clients};
 use super::family::Counts;
 use super::handout::{Advertised, Asker, CompactPeers, Locals, LocalsOf, Taker, hand_out};
 use super::held::HeldSwarms;
@@ -52,6 +54,28 @@ pub struct Announce {
     pub completed: bool,
     /// How many peers of each family it wants.
     pub want: usize,
+    /// Who it says that it is.
+    pub client: Client,
+    /// Of which swarms that is remembered.
+    pub remember: Remember,
+}
+
+/// Of which swarms a tracker remembers who announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remember {
+    /// Of those that have a name: people look at them.
+    Named,
+    /// Of all: answers may have to tell it.
+    All,
+}
+
+/// Who is at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// A stock client, or what says that it is one.
+    Client(PeerId),
+    /// A peer of ours, by the number of its lease.
+    Lease(u32),
 }
 
 /// Where the peers of an answer are written.
@@ -120,7 +144,15 @@ pub struct Shard {
     heap: usize,
     addresses: usize,
     pub(super) held: HeldSwarms,
+    pub(super) clients: Clients,
     rng: Rng,
+}
+
+/// The other address of the client who announces.
+#[derive(Debug, Clone, Copy)]
+struct Twin {
+    addr: SocketAddr,
+    marks: Marks,
 }
 
 /// What a swarm was like before a change.
@@ -140,6 +172,7 @@ impl Shard {
             heap: 0,
             addresses: 0,
             held: HeldSwarms::default(),
+            clients: Clients::default(),
             rng: Rng::with_seed(seed),
         }
     }
@@ -147,7 +180,7 @@ impl Shard {
     /// Memory in use, bytes.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.torrents.len() * size_of::<Torrent>() + self.places.heap_bytes() + self.heap
+        self.torrents.len() * size_of::<Torrent>() + self.places.heap_bytes() + self.heap + self.clients.heap_bytes()
     }
 
     /// Swarms with anybody in them, and addresses in all of them.
@@ -187,6 +220,9 @@ impl Shard {
         }
         self.heap -= torrent.members.heap_bytes();
         self.addresses -= torrent.members.len();
+        if !self.clients.is_empty() {
+            self.clients.take(&torrent.hash);
+        }
         torrent
     }
 
@@ -241,14 +277,17 @@ impl Shard {
         if !self.torrents[at].is_held() {
             self.torrents[at].touched = seconds;
         }
+        let twin = self.twin(at, announce);
         match announce.asker.ip {
             IpAddr::V4(ip) => {
-                let own = self.place::<4>(at, ip.octets(), announce, room, seconds);
+                let own = self.place::<4>(at, ip.octets(), announce, twin, room, seconds);
+                self.note(at, announce, own.is_some(), twin, seconds);
                 self.tell::<4>(at, announce, own, &mut lists.v4);
                 self.tell::<16>(at, announce, None, &mut lists.v6);
             }
             IpAddr::V6(ip) => {
-                let own = self.place::<16>(at, ip.octets(), announce, room, seconds);
+                let own = self.place::<16>(at, ip.octets(), announce, twin, room, seconds);
+                self.note(at, announce, own.is_some(), twin, seconds);
                 self.tell::<4>(at, announce, None, &mut lists.v4);
                 self.tell::<16>(at, announce, own, &mut lists.v6);
             }
@@ -260,12 +299,46 @@ impl Shard {
         Ok(Answer { stats, interval: policy::interval(stats.seeds.saturating_add(stats.leechers)) })
     }
 
+    fn remembers(&self, at: usize, announce: &Announce) -> bool {
+        announce.remember == Remember::All || self.torrents[at].is_held()
+    }
+
+    /// The client who announces, in the other address family.
+    fn twin(&mut self, at: usize, announce: &Announce) -> Option<Twin> {
+        if !self.remembers(at, announce) {
+            return None;
+        }
+        let torrent = &mut self.torrents[at];
+        let own = SocketAddr::new(announce.asker.ip, announce.port);
+        let addr = self.clients.twin(&torrent.hash, &own, &announce.client)?;
+        let marks = torrent.marks_at(&addr, self.frame.key).filter(|marks| !marks.has(Marks::LEASED))?;
+        Some(Twin { addr, marks })
+    }
+
+    /// Remembers who announced; a client that leaves with the address that counted counts with the other one.
+    fn note(&mut self, at: usize, announce: &Announce, present: bool, twin: Option<Twin>, seconds: u32) {
+        if !self.remembers(at, announce) {
+            return;
+        }
+        let torrent = &mut self.torrents[at];
+        let own = SocketAddr::new(announce.asker.ip, announce.port);
+        if present {
+            self.clients.note(&torrent.hash, own, announce.client, seconds);
+            return;
+        }
+        self.clients.forget(&torrent.hash, &own);
+        if let Some(Twin { addr, marks }) = twin.filter(|twin| twin.marks.has(Marks::EXTRA)) {
+            torrent.remark_at(&addr, marks.with(Marks::EXTRA, false), self.frame.key);
+        }
+    }
+
     /// Enters, changes or removes the one who announces; says where it stands.
     fn place<const N: usize>(
         &mut self,
         at: usize,
         ip: [u8; N],
         announce: &Announce,
+        twin: Option<Twin>,
         room: bool,
         seconds: u32,
     ) -> Option<usize>
@@ -285,14 +358,20 @@ impl Shard {
             return None;
         }
         let seed = announce.standing == Standing::Seed;
-        if announce.completed && seed && !known.is_some_and(|known| known.is_seed()) {
+        let was_seed =
+            known.is_some_and(|known| known.is_seed()) || twin.is_some_and(|twin| twin.marks.has(Marks::SEED));
+        if announce.completed && seed && !was_seed {
             torrent.completed = torrent.completed.saturating_add(1);
         }
         let counts = torrent.members.counts();
         let interval = policy::interval(counts.seeds.saturating_add(counts.leechers));
         let lifetime = u32::try_from(policy::lifetime(interval).as_secs()).unwrap_or(u32::MAX);
         let due = seconds.saturating_add(lifetime).min(HELD - 1);
-        let marks = Marks::NONE.with(Marks::SEED, seed).with(Marks::LOCAL, announce.asker.is_local());
+        let counted = twin.is_some_and(|twin| !twin.marks.has(Marks::EXTRA));
+        let marks = Marks::NONE
+            .with(Marks::SEED, seed)
+            .with(Marks::LOCAL, announce.asker.is_local())
+            .with(Marks::EXTRA, counted);
         torrent.next_due = torrent.next_due.min(due);
         let peer = Peer { marks, due, ..endpoint };
         match own {
@@ -358,7 +437,29 @@ impl Shard {
             return Vec::new();
         };
         let torrent = self.expire_at(at, now).filter(|torrent| torrent.hash == *hash);
-        torrent.map(|torrent| torrent.peers().collect()).unwrap_or_default()
+        let mut peers: Vec<SwarmPeer> = torrent.map(|torrent| torrent.peers().collect()).unwrap_or_default();
+        let seconds = self.frame.seconds(now);
+        for peer in peers.iter_mut().filter(|peer| peer.lease.is_none()) {
+            if let Some(known) = self.clients.at(hash, &peer.addr) {
+                peer.client = Some(known.client.peer_id);
+                peer.seen = Some(Duration::from_secs(seconds.saturating_sub(known.seen).into()));
+            }
+        }
+        peers
+    }
+
+    /// Who is at the addresses that an asker was told of, as far as that is known.
+    pub(crate) fn identify(&self, hash: &InfoHash, asker: &Asker, told: &[SocketAddr]) -> Vec<Option<Identity>> {
+        let Some(torrent) = self.find(hash).and_then(|at| self.torrents.get(at)) else {
+            return vec![None; told.len()];
+        };
+        let of = |peer: SwarmPeer| match peer.lease {
+            Some(lease) => Some(Identity::Lease(lease)),
+            None => self.clients.at(hash, &peer.addr).map(|known| Identity::Client(known.client.peer_id)),
+        };
+        let shown = torrent.peers().filter_map(|peer| Some((peer.shown_to(asker, &self.frame.advertised)?, of(peer)?)));
+        let identities: BTreeMap<SocketAddr, Identity> = shown.collect();
+        told.iter().map(|addr| identities.get(addr).copied()).collect()
     }
 
     /// Lets the peers at `at` expire; what stands there then.
@@ -380,9 +481,14 @@ impl Shard {
         let mut at = 0;
         while let Some(hash) = self.torrents.get(at).map(|torrent| torrent.hash) {
             // What takes the place of a dropped swarm has not been looked at, so `at` stays.
-            let Some(torrent) = self.expire_at(at, now).filter(|torrent| torrent.hash == hash) else {
+            if self.expire_at(at, now).is_none_or(|torrent| torrent.hash != hash) {
                 continue;
-            };
+            }
+            let torrent = &self.torrents[at];
+            if self.clients.are_stale(&hash, torrent.members.len()) {
+                let there: BTreeSet<SocketAddr> = torrent.peers().map(|peer| peer.addr).collect();
+                self.clients.retain(&hash, |addr| there.contains(addr));
+            }
             let forgotten = seconds.saturating_sub(torrent.touched) >= empty_life;
             if torrent.members.len() == 0 && !torrent.is_held() && forgotten {
                 self.drop_torrent(at);

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use obt_wire::InfoHash;
 
+use super::clients::SwarmClients;
 use super::held::Change;
 use super::members::{self, Has, Members};
 use super::peer::{Marks, Peer};
@@ -44,6 +45,7 @@ impl Tenant<'_> {
 /// A swarm on its way into another one.
 pub(crate) struct Moving {
     members: Members,
+    clients: SwarmClients,
     completed: u32,
     pinned: bool,
 }
@@ -147,8 +149,9 @@ impl Shard {
         self.held.alias(second, Some(first));
         let pinned = self.held.take(&second);
         let at = self.find(&second)?;
+        let clients = self.clients.take(&second);
         let Torrent { members, completed, .. } = self.drop_torrent(at);
-        Some(Moving { members, completed, pinned })
+        Some(Moving { members, clients, completed, pinned })
     }
 
     /// Ends that `second` is another name of something.
@@ -173,6 +176,7 @@ impl Shard {
             leased += put(&mut torrent.members, *peer, ports, key);
         }
         let seed = torrent.peers().find(|peer| peer.seed).map(|peer| peer.addr);
+        self.clients.absorb(&hash, &moving.clients);
         self.held.lease(hash, leased);
         if moving.pinned {
             self.held.pin(hash, true);

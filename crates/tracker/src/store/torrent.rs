@@ -1,12 +1,13 @@
 //! What is remembered of one swarm.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
-use obt_wire::InfoHash;
+use obt_wire::{InfoHash, PeerId};
 
-use super::handout::address;
+use super::handout::{Advertised, Asker, Locals, LocalsOf, address};
 use super::key::HashKey;
-use super::members::{Has, Members, remove_all};
+use super::members::{Has, Members, change, find, remove_all};
 use super::peer::{Marks, Peer};
 use super::shard::SwarmStats;
 
@@ -54,6 +55,24 @@ impl Torrent {
         SwarmStats { seeds: counts.seeds, leechers: counts.leechers, completed: self.completed }
     }
 
+    /// What is known of the peer at an address.
+    pub(crate) fn marks_at(&mut self, addr: &SocketAddr, key: HashKey) -> Option<Marks> {
+        let port = addr.port().to_be_bytes();
+        match addr.ip() {
+            IpAddr::V4(ip) => marks_of(&mut self.members, &Peer::at(ip.octets(), port), key),
+            IpAddr::V6(ip) => marks_of(&mut self.members, &Peer::at(ip.octets(), port), key),
+        }
+    }
+
+    /// Changes what is known of the peer at an address.
+    pub(crate) fn remark_at(&mut self, addr: &SocketAddr, marks: Marks, key: HashKey) {
+        let port = addr.port().to_be_bytes();
+        match addr.ip() {
+            IpAddr::V4(ip) => remark(&mut self.members, &Peer::at(ip.octets(), port), marks, key),
+            IpAddr::V6(ip) => remark(&mut self.members, &Peer::at(ip.octets(), port), marks, key),
+        }
+    }
+
     /// Every peer, IPv4 first.
     pub(crate) fn peers(&self) -> impl Iterator<Item = SwarmPeer> + '_ {
         let v4 = Has::<4>::view(&self.members).peers.iter().filter_map(SwarmPeer::of);
@@ -74,6 +93,10 @@ pub struct SwarmPeer {
     pub local: bool,
     /// One more address of a peer that is in the swarm already.
     pub extra: bool,
+    /// Who a stock client says that it is, where that is remembered.
+    pub client: Option<PeerId>,
+    /// How long ago a stock client announced, where that is remembered.
+    pub seen: Option<Duration>,
 }
 
 impl SwarmPeer {
@@ -84,7 +107,44 @@ impl SwarmPeer {
             lease: peer.is_leased().then_some(peer.due),
             local: peer.marks.has(Marks::LOCAL),
             extra: !peer.is_counted(),
+            client: None,
+            seen: None,
         })
+    }
+
+    /// The address under which an asker is told of it, if it is.
+    pub(crate) fn shown_to(&self, asker: &Asker, advertised: &Advertised) -> Option<SocketAddr> {
+        let marks = Marks::NONE.with(Marks::LOCAL, self.local);
+        let ip = match self.addr.ip() {
+            IpAddr::V4(ip) => {
+                let peer = Peer { marks, ..Peer::at(ip.octets(), [0; 2]) };
+                Locals::<4>::of(asker, advertised).shown(&peer).map(IpAddr::from)
+            }
+            IpAddr::V6(ip) => {
+                let peer = Peer { marks, ..Peer::at(ip.octets(), [0; 2]) };
+                Locals::<16>::of(asker, advertised).shown(&peer).map(IpAddr::from)
+            }
+        };
+        ip.map(|ip| SocketAddr::new(ip, self.addr.port()))
+    }
+}
+
+fn marks_of<const N: usize>(members: &mut Members, endpoint: &Peer<N>, key: HashKey) -> Option<Marks>
+where
+    Members: Has<N>,
+{
+    let at = find(members, endpoint, key)?;
+    Has::<N>::view(members).peers.get(at).map(|peer| peer.marks)
+}
+
+fn remark<const N: usize>(members: &mut Members, endpoint: &Peer<N>, marks: Marks, key: HashKey)
+where
+    Members: Has<N>,
+{
+    let at = find(members, endpoint, key);
+    let known = at.and_then(|at| Has::<N>::view(members).peers.get(at).copied());
+    if let (Some(at), Some(known)) = (at, known) {
+        change(members, at, Peer { marks, ..known }, key);
     }
 }
 
