@@ -87,6 +87,10 @@ fn sizes_around_the_borders_of_blocks_and_pieces_come_whole() {
         lab.get(&share, &size.to_string(), "out").ends().exits(0);
         assert_holds(lab.path(format!("out/{size}")), &noise(1, size));
     }
+    lab.run(["share", "--json", "--state", "one", "data"]).exits(0);
+    let folder = lab.get(&share, "data", "out").ends().exits(0);
+    let content = sizes.iter().sum::<usize>() as u64;
+    assert_eq!(folder.from().iter().map(|(_, bytes)| bytes).sum::<u64>(), content, "padding is not content");
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub struct Stats {
     /// Since when nobody is connected or connecting, no address is left untried, and every tracker in use has answered
     /// or failed: nothing happens until a tracker names somebody new or a back-off ends.
     pub alone_since: Option<Instant>,
-    /// Useful payload by the address it came from, connections that are gone included, in the order of first bytes.
+    /// Content, without padding, by the address it came from, connections that are gone included, in the order of first bytes.
     pub from: Vec<(SocketAddr, u64)>,
 }
 

@@ -153,6 +153,12 @@ impl Geometry {
         self.piece_size(block.piece).saturating_sub(block.begin()).min(BLOCK_SIZE)
     }
 
+    /// Bytes of this block before the padding at the tail of its piece.
+    #[must_use]
+    pub fn block_data(&self, block: Block) -> u32 {
+        self.data_size(block.piece).saturating_sub(block.begin()).min(BLOCK_SIZE)
+    }
+
     /// The block that a `piece` message with these fields carries, if it is one that we could have asked for.
     #[must_use]
     pub fn block(&self, piece: u32, begin: u32, length: u32) -> Option<Block> {

@@ -22,7 +22,7 @@ use crate::rates::Rates;
 pub struct Finished {
     /// The final path.
     pub path: PathBuf,
-    /// Useful payload by the address it came from, bytes, in the order of first bytes.
+    /// Content, without padding, by the address it came from, bytes, in the order of first bytes.
     pub from: Vec<(SocketAddr, u64)>,
     /// How long it took since it was added: until it was durable under its final name.
     pub seconds: f64,

@@ -307,7 +307,7 @@ impl Swarm {
         for (index, sender) in (0..).zip(senders) {
             let share = shares.entry(*sender).or_default();
             share.0 += 1;
-            share.1 += u64::from(torrent.geometry().block_size(Block { piece, index }));
+            share.1 += u64::from(torrent.geometry().block_data(Block { piece, index }));
         }
         for (peer, (blocks, bytes)) in shares {
             if let Some(session) = self.sessions.get_mut(&peer) {
