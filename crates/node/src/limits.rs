@@ -43,6 +43,11 @@ pub const INBOX_BATCHES: usize = 256;
 pub const OUTBOX_BYTES: usize = 1 << 20;
 /// Bytes in the queue of a connection's writer above which it takes no more from the outbox.
 pub const WRITE_QUEUE_BYTES: usize = 64 << 10;
+/// Bytes that a slow socket holds beyond those that are on their way, more or less: they cannot be taken back when the
+/// peer is choked or another one needs them more.
+pub const UNSENT_LEAST: u32 = 64 << 10;
+/// The same of a fast one: some milliseconds of what memory can move, so that it does not wake us all the time.
+pub const UNSENT_MOST: u32 = 1 << 20;
 /// Blocks read by one system call at most: 128 KiB make its cost vanish, and fit in a core's own cache.
 pub const READ_BLOCKS: usize = 8;
 /// Reads and writes of one connection before others on its thread get their turn.

@@ -137,7 +137,10 @@ impl Connection {
         if self.warming.is_some() || self.writer.is_empty() {
             return Ok(upload::Turn::Done);
         }
-        let turn = self.writer.turn(&self.stream, self.shared.store.get(), &mut self.items)?;
+        let turn = self.writer.turn(&mut self.stream, self.shared.store.get(), &mut self.items)?;
+        if matches!(turn, upload::Turn::Full) {
+            self.stream.is_full(Instant::now())?;
+        }
         self.stalled = match turn {
             upload::Turn::Full if self.items.is_empty() => self.stalled.or_else(|| Some(Instant::now())),
             _ => None,

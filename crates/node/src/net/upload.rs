@@ -158,7 +158,7 @@ impl Writer {
     /// Writes as much as the socket takes, within a turn.
     pub(super) fn turn(
         &mut self,
-        stream: &PeerStream,
+        stream: &mut PeerStream,
         store: Option<&Store>,
         items: &mut Vec<Item>,
     ) -> Result<Turn, WriteError> {
@@ -173,7 +173,7 @@ impl Writer {
     /// One block, or the small messages before the next. None where more may follow.
     fn step(
         &mut self,
-        stream: &PeerStream,
+        stream: &mut PeerStream,
         store: Option<&Store>,
         items: &mut Vec<Item>,
     ) -> Result<Option<Turn>, WriteError> {
@@ -259,7 +259,7 @@ impl Sending {
     }
 
     /// Whether the block is whole in the hands of the kernel.
-    fn send(&mut self, stream: &PeerStream) -> Result<bool, WriteError> {
+    fn send(&mut self, stream: &mut PeerStream) -> Result<bool, WriteError> {
         while let Some(rest @ [_, ..]) = self.header.get(self.header_sent..) {
             let Some(sent) = stream.try_send(rest, Follow::More)? else {
                 return Ok(false);
@@ -284,7 +284,7 @@ impl Sending {
 }
 
 /// Sends some of the `left` bytes of a slice that follow its first `done`; None where the socket is full.
-fn send_slice(stream: &PeerStream, slice: &UploadSlice, done: u32, left: u32) -> Result<Option<usize>, WriteError> {
+fn send_slice(stream: &mut PeerStream, slice: &UploadSlice, done: u32, left: u32) -> Result<Option<usize>, WriteError> {
     let length = left as usize;
     match slice {
         UploadSlice::Zeros { .. } => {
@@ -304,7 +304,7 @@ fn send_slice(stream: &PeerStream, slice: &UploadSlice, done: u32, left: u32) ->
 }
 
 /// Where the kernel cannot send from a file: reads and writes.
-fn copy_slice(stream: &PeerStream, file: &File, offset: u64, length: usize) -> Result<Option<usize>, WriteError> {
+fn copy_slice(stream: &mut PeerStream, file: &File, offset: u64, length: usize) -> Result<Option<usize>, WriteError> {
     let mut bytes = [0; BLOCK_SIZE as usize];
     let room = bytes.get_mut(..length.min(BLOCK_SIZE as usize)).unwrap_or_default();
     let read = file.read_at(room, offset).map_err(WriteError::Read)?;
@@ -351,7 +351,7 @@ mod tests {
 
     #[tokio::test]
     async fn f18_bytes_of_files_arrive_the_same_with_and_without_the_help_of_the_kernel() {
-        let (ours, mut theirs) = pair().await;
+        let (mut ours, mut theirs) = pair().await;
         let bytes: Vec<u8> = (0..50_000_u32).map(|at| (at % 251) as u8).collect();
         let file = file(&bytes);
         let slice = UploadSlice::File { file: Arc::clone(&file), offset: 100, length: 16_384 };
@@ -362,8 +362,8 @@ mod tests {
                 ours.ready(Interest::WRITABLE).await.unwrap();
                 let left = 16_384 - done;
                 let sent = match by_kernel {
-                    true => send_slice(&ours, &slice, done, left).unwrap(),
-                    false => copy_slice(&ours, &file, 100 + u64::from(done), left as usize).unwrap(),
+                    true => send_slice(&mut ours, &slice, done, left).unwrap(),
+                    false => copy_slice(&mut ours, &file, 100 + u64::from(done), left as usize).unwrap(),
                 };
                 done += sent.unwrap_or(0) as u32;
             }
@@ -374,13 +374,13 @@ mod tests {
 
     #[tokio::test]
     async fn f20_a_file_that_was_cut_is_an_error_and_not_zeros() {
-        let (ours, _theirs) = pair().await;
+        let (mut ours, _theirs) = pair().await;
         ours.ready(Interest::WRITABLE).await.unwrap();
         let file = file(&[1; 100]);
         let slice = UploadSlice::File { file: Arc::clone(&file), offset: 0, length: 16_384 };
-        assert_eq!(send_slice(&ours, &slice, 0, 16_384).unwrap(), Some(100));
-        assert!(matches!(send_slice(&ours, &slice, 100, 16_284), Err(WriteError::Shrunk)));
-        assert!(matches!(copy_slice(&ours, &file, 100, 16_284), Err(WriteError::Shrunk)));
+        assert_eq!(send_slice(&mut ours, &slice, 0, 16_384).unwrap(), Some(100));
+        assert!(matches!(send_slice(&mut ours, &slice, 100, 16_284), Err(WriteError::Shrunk)));
+        assert!(matches!(copy_slice(&mut ours, &file, 100, 16_284), Err(WriteError::Shrunk)));
     }
 
     #[test]
