@@ -58,20 +58,19 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 99.5 else f"{value:.3f}"
 
 
-def ratios(records, title: str, value):
-    """The medians of obt to that of the best other client."""
+def ratios(records, title: str, value, bounds=()):
+    """The medians of obt to that of the best other client, and to the bounds, which are no clients."""
     medians = {}
     for subject in unique(record["subject"] for record in records):
         values = [value(record) for record in records
                   if record["subject"] == subject and "failed" not in record and not record["disturbed"]]
         if values:
             medians[subject] = statistics.median(values)
-    others = {subject: median for subject, median in medians.items() if not subject.startswith("obt")}
-    if not others:
-        return []
-    best = min(others, key=others.get)
-    return [f"{title}: {subject} to the best other ({best}): **{median / others[best]:.2f}**"
-            for subject, median in medians.items() if subject not in others]
+    others = [subject for subject in medians if not subject.startswith("obt") and subject not in bounds]
+    beside = [(f"the best other ({best})", best) for best in sorted(others, key=medians.get)[:1]]
+    beside += [(f"the {bound}", bound) for bound in bounds if bound in medians]
+    return [f"{title}: {subject} to {told}: **{medians[subject] / medians[other]:.2f}**"
+            for subject in medians if subject.startswith("obt") for told, other in beside]
 
 
 def failures(records):

@@ -120,15 +120,24 @@ def run(arguments, plan) -> dict:
     record = json.loads(done.stdout) if done.returncode == 0 else {"failed": f"the harness ended with {done.returncode}"}
     if "failed" in record:
         print(f"logs in {work}", file=sys.stderr)
+    elif plan.get("keep"):
+        work.rename(kept_copies(arguments) / work.name)
     else:
         shutil.rmtree(work, ignore_errors=True)
     subject = CLIENTS.get(plan["subject"])
     about = {"version": subject.version(), "settings": subject.settings} if subject else {}
-    kept = {key: plan[key] for key in ("case", "subject", "size", "version", "settings") if key in plan}
+    told = {key: plan[key] for key in ("case", "subject", "size", "version", "settings") if key in plan}
     congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     # What the kernel does on its own for a run (it writes back what obt syncs) is among the others' CPU time.
     disturbed = record.get("others", 0) > arguments.max_others / 100
-    return about | kept | record | {"disturbed": disturbed, "load": load, "at": int(time.time()), "congestion": congestion}
+    return about | told | record | {"disturbed": disturbed, "load": load, "at": int(time.time()), "congestion": congestion}
+
+
+def kept_copies(arguments) -> Path:
+    """Where copies lie whose removal would slow the runs after it."""
+    folder = arguments.work / "kept"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @contextlib.contextmanager
