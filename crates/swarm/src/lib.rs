@@ -9,6 +9,7 @@ pub mod blame;
 mod block_hashes;
 pub mod choker;
 mod event;
+mod fast_set;
 mod layers;
 pub mod limits;
 mod metadata;

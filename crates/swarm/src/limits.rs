@@ -104,6 +104,8 @@ pub const REJECTS: u32 = 50;
 pub const UNKNOWN_MESSAGES: u32 = 64;
 /// Hints about pieces that do not exist before a peer is closed.
 pub const BAD_HINTS: u32 = 16;
+/// Pieces that a peer without any gets while it waits for a slot (BEP 6): what most clients give.
+pub const ALLOWED_FAST_GIVEN: usize = 10;
 /// Allowed-fast pieces kept of one peer; BEP 6 suggests ten.
 pub const ALLOWED_FAST: usize = 16;
 /// Blocks that nobody asked for before a peer is closed: one may be a slip of its bookkeeping.

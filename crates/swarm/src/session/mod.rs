@@ -4,6 +4,7 @@
 
 mod allowance;
 mod claims;
+mod head_start;
 mod uploads;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use crate::pipeline::Pipeline;
 use crate::rate::SpeedMeter;
 pub(crate) use allowance::Allowance;
 pub(crate) use claims::Claims;
+pub(crate) use head_start::HeadStart;
 pub(crate) use uploads::Uploads;
 
 /// What a peer did that ends its connection; the text names the rule.
@@ -83,6 +85,8 @@ pub(crate) struct Session {
     pub(crate) choked: bool,
     /// Pieces that it serves while it chokes us (BEP 6).
     pub(crate) allowed_fast: Vec<PieceIndex>,
+    /// What we serve it while we choke it.
+    pub(crate) head_start: HeadStart,
     pub(crate) pipeline: Pipeline,
     pub(crate) uploads: Uploads,
     pub(crate) sent: SpeedMeter,
@@ -138,6 +142,7 @@ impl Session {
             choking: true,
             choked: true,
             allowed_fast: Vec::new(),
+            head_start: HeadStart::default(),
             pipeline: Pipeline::new(now),
             uploads: Uploads::default(),
             sent: SpeedMeter::new(now),

@@ -32,7 +32,7 @@ impl Swarm {
         }
     }
 
-    fn is_crowded(&self) -> bool {
+    pub(super) fn is_crowded(&self) -> bool {
         self.sessions.values().filter(|session| session.interested).take(CROWD).count() == CROWD
     }
 

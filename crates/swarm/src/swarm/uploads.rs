@@ -9,8 +9,9 @@ use super::Swarm;
 use crate::action::{Action, CloseReason};
 use crate::choker::{Choking, PeerView, Role};
 use crate::event::PeerKey;
-use crate::limits::{CHOKE_SOON, GREEDY, REQUEST_BYTES};
-use crate::session::{Offence, Session};
+use crate::fast_set::fast_set;
+use crate::limits::{ALLOWED_FAST_GIVEN, CHOKE_SOON, GREEDY, REQUEST_BYTES};
+use crate::session::{HeadStart, Offence, Session};
 use crate::stats::Phase;
 
 impl Swarm {
@@ -36,7 +37,32 @@ impl Swarm {
         session.idle_message(now)?;
         session.interested = true;
         self.consider_unchoke(peer, now);
+        self.give_head_start(peer, now);
         Ok(())
+    }
+
+    /// Gives a peer that has next to nothing, and for which there is no slot, a few pieces to begin with. A seed that
+    /// tells each of a crowd what to ask for does not: all of them would get the same.
+    fn give_head_start(&mut self, peer: PeerKey, now: Instant) {
+        let (Some(session), Some(torrent)) = (self.sessions.get(&peer), &self.torrent) else {
+            return;
+        };
+        let new = session.fast && session.choked && session.has().count() < ALLOWED_FAST_GIVEN as u32;
+        let spreading = self.phase == Phase::Seeding && !torrent.spread.is_exhausted() && self.is_crowded();
+        if !new || spreading || session.head_start.is_given() {
+            return;
+        }
+        let geometry = torrent.geometry();
+        let hash = torrent.metainfo.info.hashes.primary();
+        let mut pieces = fast_set(session.addr.ip(), hash, geometry.pieces(), ALLOWED_FAST_GIVEN);
+        pieces.retain(|piece| torrent.have.has(*piece) && !session.has().has(*piece));
+        let bytes = pieces.iter().map(|piece| u64::from(geometry.piece_size(*piece))).sum();
+        for piece in &pieces {
+            self.send(peer, Message::AllowedFast(piece.0), now);
+        }
+        if let Some(session) = self.sessions.get_mut(&peer) {
+            session.head_start = HeadStart::of(pieces, bytes);
+        }
     }
 
     /// Unchokes an interested peer where a slot is free.
@@ -128,13 +154,14 @@ impl Swarm {
             return Ok(());
         };
         let fast = session.fast;
+        let serving = matches!(self.phase, Phase::Downloading | Phase::Seeding);
         let valid = self.torrent.as_ref().is_some_and(|torrent| {
             in_torrent(torrent.geometry(), &request) && torrent.have.has(PieceIndex(request.piece))
         });
         let taken = if !valid {
             session.invalid_request()?;
             false
-        } else if session.choked || !matches!(self.phase, Phase::Downloading | Phase::Seeding) {
+        } else if !serving || (session.choked && !session.head_start.take(&request)) {
             session.uploads.refuse()?;
             false
         } else {

@@ -147,6 +147,65 @@ fn a_choke_with_fast_waits_for_the_rejects() {
     assert_eq!(again.len(), asked.len() - 1);
 }
 
+/// A peer that has all but the last of 1,000 pieces, or all, has no slot left, and hears that `waits` is interested.
+fn without_a_slot(pieces: u32, waits: impl FnOnce(&mut Bench)) -> (Bench, Vec<Action>) {
+    let start = Start::Content(content(&torrent(1_000, Version::V1), &(0..pieces).collect::<Vec<_>>()));
+    let mut bench = Bench::new(start, |config| config.connections = 100);
+    for key in 1..=limits::UNCHOKED_LEAST as u64 {
+        bench.connect(PeerKey(key));
+        bench.hear(PeerKey(key), Message::HaveNone);
+        assert!(bench.hear(PeerKey(key), Message::Interested).contains(&send(PeerKey(key), Message::Unchoke)));
+    }
+    waits(&mut bench);
+    let actions = bench.hear(LATE, Message::Interested);
+    (bench, actions)
+}
+
+const LATE: PeerKey = PeerKey(100);
+
+#[test]
+fn who_waits_for_a_slot_gets_a_few_pieces_to_begin_with_each_once() {
+    let (mut bench, given) = without_a_slot(999, |bench| {
+        bench.connect(LATE);
+        bench.hear(LATE, Message::HaveNone);
+    });
+    let piece = |action: &Action| match action {
+        Action::Send { peer: LATE, message: Message::AllowedFast(piece) } => *piece,
+        other => panic!("{other:?}"),
+    };
+    let pieces: Vec<u32> = given.iter().map(piece).collect();
+    assert_eq!(pieces.len(), limits::ALLOWED_FAST_GIVEN);
+    let other = (0..999).find(|piece| !pieces.contains(piece)).unwrap();
+    let rejected = |request| [send(LATE, Message::Reject(request))];
+    assert_eq!(bench.hear(LATE, Message::Request(request(other, 0))), rejected(request(other, 0)));
+    for piece in &pieces {
+        for index in [0, 1] {
+            let request = request(*piece, index);
+            let asked = bench.hear(LATE, Message::Request(request));
+            assert_eq!(asked, [Action::Upload { peer: LATE, request }]);
+            bench.tell(Event::Uploaded { peer: LATE, bytes: BLOCK_SIZE });
+        }
+    }
+    let again = request(pieces[0], 0);
+    assert_eq!(bench.hear(LATE, Message::Request(again)), rejected(again), "no more than that");
+    bench.hear(LATE, Message::NotInterested);
+    assert_eq!(bench.hear(LATE, Message::Interested), [], "and not twice");
+}
+
+#[test]
+fn nobody_else_gets_pieces_to_begin_with() {
+    let fast = Reserved { fast: true, ..Reserved::default() };
+    let haves = |bench: &mut Bench| {
+        bench.connect(LATE);
+        (0..limits::ALLOWED_FAST_GIVEN as u32).for_each(|piece| drop(bench.hear(LATE, Message::Have(piece))));
+    };
+    assert_eq!(without_a_slot(999, haves).1, [], "it has something to give");
+    let slow = |bench: &mut Bench| drop(bench.join(LATE, Reserved::default(), Direction::Incoming, 100, false));
+    assert_eq!(without_a_slot(999, slow).1, [], "it would not understand");
+    let new = |bench: &mut Bench| drop(bench.join(LATE, fast, Direction::Incoming, 100, false));
+    assert_eq!(without_a_slot(1_000, new).1, [], "a seed of a crowd has other ways");
+}
+
 #[test]
 fn allowed_fast_pieces_are_asked_for_while_choked() {
     let mut bench = Bench::of(5, &[]);
