@@ -143,9 +143,12 @@ fn below<'a>(metainfo: &'a Metainfo, inner: &str) -> Option<Place<'a>> {
 }
 
 /// What lies at a path that begins with the torrent's name, as clients of a web seed ask (BEP 19); people leave the
-/// name out.
+/// name out. Of a single file with v2 alone, libtorrent asks for its name below the URL, as if it were in a folder.
 fn below_seed_url<'a>(metainfo: &'a Metainfo, path: &str) -> Option<Place<'a>> {
     let name = metainfo.info.name.as_str();
+    if metainfo.info.single_file && path == name {
+        return below(metainfo, "");
+    }
     let inside = path.strip_prefix(name).and_then(|rest| rest.strip_prefix('/'));
     let found = inside.and_then(|inside| below(metainfo, inside).or_else(|| pad(metainfo, inside)));
     found.or_else(|| below(metainfo, path))

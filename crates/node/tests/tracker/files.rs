@@ -143,7 +143,10 @@ async fn a_web_seed_is_pinned_by_hash_and_has_the_torrents_name_in_its_path() {
     let (tracker, _) = serving("single", &hybrid("single", 1)).await;
     let exported = Metainfo::parse(&tracker.get("/items/single.torrent").await.body).unwrap();
     let url = &exported.web_seeds[0];
-    assert_eq!(tracker.get(&url[url.find("/files/").unwrap()..]).await.body, bytes(0..5));
+    let path = &url[url.find("/files/").unwrap()..];
+    assert_eq!(tracker.get(path).await.body, bytes(0..5));
+    assert_eq!(tracker.get(&format!("{path}/single")).await.body, bytes(0..5), "as libtorrent asks, for v2 alone");
+    assert_eq!(tracker.get(&format!("{path}/other")).await.error().0, 404);
 }
 
 #[tokio::test]
