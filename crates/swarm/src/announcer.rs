@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use obt_wire::tracker_http::RetryIn;
 
 use crate::action::AnnounceEvent;
-use crate::event::{AnnounceReply, TrackerIndex, TrackerUrl};
+use crate::event::{AnnounceFailure, AnnounceReply, TrackerIndex, TrackerUrl};
 use crate::limits::{
-    ANNOUNCE_MAX, ANNOUNCE_MIN, ANNOUNCE_MIN_UNNAMED, ANNOUNCE_RETRY, ANNOUNCE_RETRY_MAX, LEASE_INTERVAL,
+    ANNOUNCE_DEFER_MAX, ANNOUNCE_MAX, ANNOUNCE_MIN, ANNOUNCE_MIN_UNNAMED, ANNOUNCE_RETRY, ANNOUNCE_RETRY_MAX,
+    LEASE_INTERVAL,
 };
 use crate::stats::{TrackerState, TrackerStats};
 
@@ -39,6 +41,8 @@ struct Tracker {
     /// It is to be told that the download is complete.
     completed_due: bool,
     failures: u32,
+    /// It said never to ask it again (BEP 31).
+    refuses: bool,
     last: Option<Instant>,
     /// When it wants to hear from us, or when its back-off ends.
     next: Instant,
@@ -95,6 +99,7 @@ impl Announcer {
             started: false,
             completed_due: false,
             failures: 0,
+            refuses: false,
             last: None,
             next: now,
             min_interval: ANNOUNCE_MIN_UNNAMED,
@@ -123,7 +128,7 @@ impl Announcer {
         for tier in self.order.chunk_by(|a, b| of(a).map(|t| t.tier) == of(b).map(|t| t.tier)) {
             let mut answered = false;
             for &at in tier {
-                let Some(tracker) = self.trackers.get(at) else { continue };
+                let Some(tracker) = self.trackers.get(at).filter(|tracker| !tracker.refuses) else { continue };
                 if tracker.ours || !answered {
                     used.push(at);
                 }
@@ -191,7 +196,12 @@ impl Announcer {
     }
 
     /// A tracker answered, or did not.
-    pub(crate) fn announced(&mut self, tracker: TrackerIndex, result: &Result<AnnounceReply, String>, now: Instant) {
+    pub(crate) fn announced(
+        &mut self,
+        tracker: TrackerIndex,
+        result: &Result<AnnounceReply, AnnounceFailure>,
+        now: Instant,
+    ) {
         let jitter = 0.75 + self.rng.f64() / 2.0;
         let front = self.trackers.iter().map(|tracker| tracker.order).min().unwrap_or(0) - 1;
         let Some(tracker) = self.trackers.get_mut(tracker.0 as usize) else {
@@ -205,7 +215,7 @@ impl Announcer {
                 tracker.answered(event, reply, now);
                 tracker.order = front;
             }
-            Err(sentence) => tracker.failed(sentence, jitter, now),
+            Err(failure) => tracker.failed(failure, jitter, now),
         }
         self.sort();
         self.refresh();
@@ -275,11 +285,17 @@ impl Tracker {
         self.peers = reply.peers.len();
     }
 
-    fn failed(&mut self, sentence: &str, jitter: f64, now: Instant) {
+    fn failed(&mut self, failure: &AnnounceFailure, jitter: f64, now: Instant) {
         let wait = ANNOUNCE_RETRY.saturating_mul(1 << self.failures.min(16)).min(ANNOUNCE_RETRY_MAX);
-        self.next = now + wait.mul_f64(jitter);
+        self.next = match failure.retry {
+            Some(RetryIn::Minutes(minutes)) => {
+                now + Duration::from_secs(60 * u64::from(minutes)).clamp(ANNOUNCE_MIN, ANNOUNCE_DEFER_MAX)
+            }
+            Some(RetryIn::Never) | None => now + wait.mul_f64(jitter),
+        };
+        self.refuses |= failure.retry == Some(RetryIn::Never);
         self.failures = self.failures.saturating_add(1);
-        self.state = TrackerState::Failing(sentence.to_owned());
+        self.state = TrackerState::Failing(failure.reason.clone());
     }
 }
 
@@ -306,12 +322,16 @@ mod tests {
         Announcer::new(&urls, Rng::with_seed(3), now)
     }
 
-    fn reply(interval: u64) -> Result<AnnounceReply, String> {
+    fn reply(interval: u64) -> Result<AnnounceReply, AnnounceFailure> {
         Ok(AnnounceReply { interval: secs(interval), ..AnnounceReply::default() })
     }
 
-    fn refusal() -> Result<AnnounceReply, String> {
-        Err("connection refused".to_owned())
+    fn refusal() -> Result<AnnounceReply, AnnounceFailure> {
+        Err("connection refused".into())
+    }
+
+    fn refusal_until(retry: RetryIn) -> Result<AnnounceReply, AnnounceFailure> {
+        Err(AnnounceFailure { reason: "too many torrents".into(), retry: Some(retry) })
     }
 
     const T0: TrackerIndex = TrackerIndex(0);
@@ -383,6 +403,34 @@ mod tests {
         announcer.announce(now);
         announcer.announced(T0, &reply(600), now);
         assert_eq!(announcer.due(), Some(now + ANNOUNCE_MIN_UNNAMED));
+    }
+
+    #[test]
+    fn a_tracker_that_names_a_time_is_left_alone_until_then_within_reason() {
+        for (minutes, wait) in [(0, ANNOUNCE_MIN), (7, secs(420)), (u32::MAX, ANNOUNCE_DEFER_MAX)] {
+            let now = moment();
+            let mut announcer = announcer(&[("http://a", 0)], now);
+            announcer.set_need(Need::Peers);
+            announcer.announce(now);
+            announcer.announced(T0, &refusal_until(RetryIn::Minutes(minutes)), now);
+            assert_eq!(announcer.due(), Some(now + wait));
+        }
+    }
+
+    #[test]
+    fn a_tracker_that_says_never_is_not_asked_again_and_the_next_tier_is() {
+        let now = moment();
+        let mut announcer = announcer(&[("http://a", 0), ("http://b", 1)], now);
+        announcer.announce(now);
+        announcer.announced(T0, &refusal_until(RetryIn::Never), now);
+        assert_eq!(announcer.announce(now), [(T1, AnnounceEvent::Started)]);
+        announcer.announced(T1, &refusal_until(RetryIn::Never), now);
+        assert_eq!((announcer.due(), announcer.all_heard()), (None, true));
+        announcer.completed();
+        assert!(announcer.announce(now + secs(99_999)).is_empty());
+        let states = announcer.stats(now).into_iter().map(|stats| (stats.state, stats.next));
+        let refused = (TrackerState::Failing("too many torrents".into()), None);
+        assert_eq!(states.collect::<Vec<_>>(), [refused.clone(), refused]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use obt_wire::metainfo::Metainfo;
 use obt_wire::peer::{Handshake, Message, PieceHeader};
+use obt_wire::tracker_http::RetryIn;
 use obt_wire::{Bitfield, PieceIndex, Sha256Hash};
 
 /// A connection, as the shell numbers it: never used twice in one swarm.
@@ -93,6 +94,22 @@ pub struct AnnounceReply {
     pub peers: Vec<SocketAddr>,
     /// A sentence for the user.
     pub warning: Option<String>,
+}
+
+/// Why a tracker did not answer an announce, or refused it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnnounceFailure {
+    /// A sentence for the user.
+    pub reason: String,
+    /// When to try again, if it said (BEP 31); clamped by the core.
+    pub retry: Option<RetryIn>,
+}
+
+impl<T: Into<String>> From<T> for AnnounceFailure {
+    /// A failure of which the tracker itself says nothing.
+    fn from(reason: T) -> Self {
+        Self { reason: reason.into(), retry: None }
+    }
 }
 
 /// Something that has happened.
@@ -205,8 +222,8 @@ pub enum Event {
     Announced {
         /// Which.
         tracker: TrackerIndex,
-        /// Its answer, or a sentence about why there is none.
-        result: Result<AnnounceReply, String>,
+        /// Its answer, or why there is none.
+        result: Result<AnnounceReply, AnnounceFailure>,
     },
     /// Replaces the stretches that readers wait for; empty means rarest first again.
     ReadersMoved {

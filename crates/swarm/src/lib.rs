@@ -25,7 +25,8 @@ mod torrent;
 
 pub use action::{Action, AnnounceEvent, AnnounceRequest, CloseReason};
 pub use event::{
-    AnnounceReply, Content, Direction, Event, PeerKey, PeerSource, ReadRange, TrackerIndex, TrackerUrl, Verdict,
+    AnnounceFailure, AnnounceReply, Content, Direction, Event, PeerKey, PeerSource, ReadRange, TrackerIndex,
+    TrackerUrl, Verdict,
 };
 pub use stats::{PeerStats, Phase, Stats, TrackerState, TrackerStats};
 pub use swarm::{Config, LocalAddresses, Start, Swarm, Why};

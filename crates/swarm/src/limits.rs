@@ -40,6 +40,8 @@ pub const ANNOUNCE_MAX: Duration = Duration::from_secs(3_600);
 pub const ANNOUNCE_RETRY: Duration = Duration::from_secs(15);
 /// Longest wait after announces that failed.
 pub const ANNOUNCE_RETRY_MAX: Duration = Duration::from_secs(30 * 60);
+/// Longest wait after an announce that was refused, whatever the tracker says (BEP 31).
+pub const ANNOUNCE_DEFER_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Peers that one announce asks for.
 pub const NUM_WANT: u32 = 100;
 /// Peers taken from one answer of a tracker.

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use obt_swarm::{AnnounceEvent, AnnounceReply, AnnounceRequest};
+use obt_swarm::{AnnounceEvent, AnnounceFailure, AnnounceReply, AnnounceRequest};
 use obt_wire::tracker_http::ReplyError;
 use obt_wire::{InfoHashes, PeerId, announce as wire};
 use thiserror::Error;
@@ -83,6 +83,18 @@ pub enum AnnounceError {
     /// The process stops.
     #[error("stopping")]
     Stopping,
+}
+
+impl AnnounceError {
+    /// What a swarm is told of it.
+    #[must_use]
+    pub fn to_failure(&self) -> AnnounceFailure {
+        let retry = match self {
+            Self::Reply(ReplyError::Refused { retry, .. }) => *retry,
+            _ => None,
+        };
+        AnnounceFailure { reason: self.to_string(), retry }
+    }
 }
 
 /// Announces for all torrents of a node. Cheap to clone.
@@ -210,4 +222,20 @@ fn cause(error: &dyn std::error::Error) -> String {
         innermost = source;
     }
     obt_wire::files::escaped(&innermost.to_string()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use obt_wire::tracker_http::RetryIn;
+
+    use super::*;
+
+    #[test]
+    fn a_swarm_hears_when_a_refused_announce_may_be_tried_again() {
+        let refused = ReplyError::Refused { reason: "full".into(), retry: Some(RetryIn::Minutes(5)) };
+        let failure = AnnounceError::Reply(refused).to_failure();
+        let told = AnnounceFailure { reason: "the tracker refused: full".into(), retry: Some(RetryIn::Minutes(5)) };
+        assert_eq!(failure, told);
+        assert_eq!(AnnounceError::Silent.to_failure().retry, None);
+    }
 }

@@ -465,7 +465,7 @@ impl Driver {
         let announce = Announce { url, hashes: self.hashes, peer_id, port: self.context.port, request };
         let to_self = self.ends.to_self.clone();
         self.tasks.spawn(async move {
-            let result = announcer.announce(announce).await.map_err(|error| error.to_string());
+            let result = announcer.announce(announce).await.map_err(|error| error.to_failure());
             let _ = to_self.send(Order::Announced(tracker, result)).await;
         });
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use obt_swarm::{AnnounceReply, PeerSource, TrackerIndex};
+use obt_swarm::{AnnounceFailure, AnnounceReply, PeerSource, TrackerIndex};
 
 use super::error::TorrentError;
 use super::open::Opened;
@@ -19,7 +19,7 @@ pub(crate) enum Order {
     /// A connect ended; None where it came to nothing.
     Dialed(SocketAddr, Option<Dialed>),
     /// An announce ended.
-    Announced(TrackerIndex, Result<AnnounceReply, String>),
+    Announced(TrackerIndex, Result<AnnounceReply, AnnounceFailure>),
     /// The storage of a torrent that began as a magnet is open.
     Opened(Result<Box<Opened>, TorrentError>),
     /// The download has its final name, or cannot get it.

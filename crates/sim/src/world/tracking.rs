@@ -49,7 +49,10 @@ impl World {
             None => self.announce(node, tracker, request),
             Some(_) => self.lease(node, tracker, request),
         };
-        self.push(self.now + TRACKER_LATENCY, Happening::Told(node, Event::Announced { tracker, result }));
+        self.push(
+            self.now + TRACKER_LATENCY,
+            Happening::Told(node, Event::Announced { tracker, result: result.map_err(Into::into) }),
+        );
     }
 
     fn announce(

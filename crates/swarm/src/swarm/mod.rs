@@ -22,7 +22,9 @@ use crate::action::{Action, AnnounceEvent, AnnounceRequest, CloseReason};
 use crate::announcer::{Announcer, Need};
 use crate::block_hashes::BlockHashes;
 use crate::choker::{Choker, Slots};
-use crate::event::{AnnounceReply, Content, Event, PeerKey, PeerSource, ReadRange, TrackerIndex, TrackerUrl};
+use crate::event::{
+    AnnounceFailure, AnnounceReply, Content, Event, PeerKey, PeerSource, ReadRange, TrackerIndex, TrackerUrl,
+};
 use crate::limits::{ANNOUNCE_PEERS, FEW_PEERS, NUM_WANT, RATE_BURST_LEAST, REQUESTERS_PER_BLOCK, TICK, TICK_IDLE};
 use crate::metadata::MetadataFetch;
 use crate::peer_list::PeerList;
@@ -378,7 +380,7 @@ impl Swarm {
         }
     }
 
-    fn announced(&mut self, tracker: TrackerIndex, result: &Result<AnnounceReply, String>, now: Instant) {
+    fn announced(&mut self, tracker: TrackerIndex, result: &Result<AnnounceReply, AnnounceFailure>, now: Instant) {
         self.announcer.announced(tracker, result, now);
         if let (Ok(reply), true) = (result, self.is_running()) {
             self.peers_found(PeerSource::Tracker, &reply.peers, now);

@@ -451,7 +451,7 @@ impl World {
             let peers = others.map(|other| self.nodes[*other].addr).collect();
             Ok(AnnounceReply { interval: secs(1_800), peers, ..AnnounceReply::default() })
         } else {
-            Err("connection refused".to_owned())
+            Err("connection refused".into())
         };
         self.later(self.latency, node, Happening::Plain(Event::Announced { tracker, result }));
     }
