@@ -71,6 +71,8 @@ pub(crate) struct Session {
     pub(crate) last_sent: Instant,
     /// Where it could be reached again: what we connected to, or the port that it named.
     pub(crate) listens: Option<SocketAddr>,
+    /// Where else it was reached: in the other address family, or under another name. Not tried while it is connected.
+    pub(crate) other_addresses: Vec<SocketAddr>,
     pub(crate) told: Told,
     pub(crate) claims: Claims,
     /// How many pieces it has that we want and lack.
@@ -134,6 +136,7 @@ impl Session {
             last_heard: now,
             last_sent: now,
             listens: (direction == Direction::Outgoing).then_some(addr),
+            other_addresses: Vec::new(),
             told: Told::default(),
             claims: Claims::default(),
             useful_pieces: 0,
@@ -240,6 +243,16 @@ impl Session {
     /// Where it can be reached, as far as that is known, else where it connected from.
     pub(crate) fn reached_at(&self) -> SocketAddr {
         self.listens.unwrap_or(self.addr)
+    }
+
+    /// `same` is a connection to the same peer that ends: its addresses are this one's.
+    pub(crate) fn inherit(&mut self, same: &mut Self) {
+        self.other_addresses.append(&mut same.other_addresses);
+        match (self.listens, same.listens.take()) {
+            (None, address) => self.listens = address,
+            (Some(ours), Some(address)) if ours != address => self.other_addresses.push(address),
+            (Some(_), _) => {}
+        }
     }
 
     /// Whether it can lack nothing that it wants.

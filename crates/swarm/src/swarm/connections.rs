@@ -66,7 +66,7 @@ impl Swarm {
     }
 
     /// Closes the other connections to the same peer, or says that the new one goes. The one that stays inherits the
-    /// address at which the peer can be reached.
+    /// addresses at which the peer can be reached.
     fn settle_duplicates(&mut self, new: &mut Session, now: Instant) -> Result<(), CloseReason> {
         let ours = self.config.peer_id;
         let mut gone = Vec::new();
@@ -76,9 +76,7 @@ impl Swarm {
                 Goes::Old => gone.push(old.key),
                 Goes::Neither => undecided += 1,
                 Goes::New => {
-                    if old.listens.is_none() {
-                        old.listens = new.listens.take();
-                    }
+                    old.inherit(new);
                     return Err(CloseReason::Duplicate);
                 }
             }
@@ -87,8 +85,8 @@ impl Swarm {
             return Err(CloseReason::Duplicate);
         }
         for old in gone {
-            if new.listens.is_none() {
-                new.listens = self.sessions.get_mut(&old).and_then(|old| old.listens.take());
+            if let Some(old) = self.sessions.get_mut(&old) {
+                new.inherit(old);
             }
             self.close(old, CloseReason::Duplicate, now);
         }
@@ -142,8 +140,8 @@ impl Swarm {
         if self.departed.len() > DEPARTED {
             self.departed.pop_front();
         }
-        if let Some(addr) = session.listens {
-            self.peers.disconnected(addr, self.parting(&session, reason), now);
+        for addr in session.listens.iter().chain(&session.other_addresses) {
+            self.peers.disconnected(*addr, self.parting(&session, reason), now);
         }
         self.chores.refill = true;
         self.chores.ask = true;

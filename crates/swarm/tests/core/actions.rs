@@ -147,6 +147,34 @@ fn a_choke_with_fast_waits_for_the_rejects() {
     assert_eq!(again.len(), asked.len() - 1);
 }
 
+#[test]
+fn a_peer_that_has_two_addresses_is_one_peer() {
+    let mut bench = Bench::of(3, &[0]);
+    let addrs = vec![addr(8), "[2a02::8]:6881".parse().unwrap()];
+    let found = bench.tell(Event::PeersFound { source: PeerSource::Tracker, addrs: addrs.clone() });
+    assert_eq!(found.len(), 2);
+    let handshake =
+        Handshake { reserved: Reserved::default(), info_hash: InfoHash::default(), peer_id: PeerId([7; 20]) };
+    let connected = |peer, addr| Event::Connected { peer, addr, direction: Direction::Outgoing, handshake, v2: false };
+    bench.tell(connected(A, addrs[0]));
+    let closed = [Action::Close { peer: B, reason: CloseReason::Duplicate }];
+    assert_eq!(bench.tell(connected(B, addrs[1])), closed);
+    bench.tell(Event::Disconnected { peer: B });
+    for _ in 0..10 {
+        // The tracker names both again and again, and the peer says nothing but that it is there.
+        let again = Event::PeersFound { source: PeerSource::Tracker, addrs: addrs.clone() };
+        assert_eq!(bench.tell(again), []);
+        let actions = bench.wait(Duration::from_secs(100));
+        bench.hear(A, Message::KeepAlive);
+        assert!(!actions.iter().any(|action| matches!(action, Action::Connect { .. })), "{actions:?}");
+        let stats = bench.swarm.snapshot(bench.now);
+        assert_eq!((stats.peers.len(), stats.candidates), (1, 0));
+    }
+    bench.tell(Event::Disconnected { peer: A });
+    let tried = bench.wait(Duration::from_secs(60));
+    assert!(addrs.iter().all(|addr| tried.contains(&Action::Connect { addr: *addr })), "either may work: {tried:?}");
+}
+
 /// A peer that has all but the last of 1,000 pieces, or all, has no slot left, and hears that `waits` is interested.
 fn without_a_slot(pieces: u32, waits: impl FnOnce(&mut Bench)) -> (Bench, Vec<Action>) {
     let start = Start::Content(content(&torrent(1_000, Version::V1), &(0..pieces).collect::<Vec<_>>()));
