@@ -12,6 +12,7 @@ mod disk_image;
 mod disks;
 mod harness;
 mod http;
+mod ipv6;
 mod power;
 mod prompt;
 mod resume;
