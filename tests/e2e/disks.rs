@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::geteuid;
 
 use crate::disk_image::DiskImage;
-use crate::harness::{Ended, Lab, Obt, SOON, assert_holds, eventually, noise};
+use crate::harness::{Lab, Obt, SOON, assert_holds, eventually, noise};
 use crate::http;
 
 const MIB: usize = 1 << 20;
@@ -19,19 +19,12 @@ const NOBODY: u32 = 65_534;
 /// Within this a download ends that gets nothing any more.
 const GIVES_UP: Duration = Duration::from_secs(45);
 
-fn fetched(ended: &Ended) -> usize {
-    ended.from().iter().map(|(_, bytes)| usize::try_from(*bytes).unwrap()).sum()
-}
-
 #[test]
 fn f14_on_a_disk_that_turns_read_only_it_pauses_and_still_serves_what_it_has() {
     let lab = Lab::new();
     let Some(disk) = DiskImage::mount(&lab, "out", 96) else { return };
     let bytes = noise(14, 32 * MIB);
-    lab.file("data/big.bin", &bytes);
-    let share = lab.share("one", ["data/big.bin", "--upload-rate", "3M"]);
-    share.obt.event("sharing");
-    share.until_held("big.bin", 1);
+    let share = lab.serve("big.bin", &bytes, "3M");
     let get = lab.get(&share, "big.bin", "out");
     // Something is durable: a sync that fails takes back the rest.
     eventually("a record of the journal", SOON, || {
@@ -51,7 +44,7 @@ fn f14_on_a_disk_that_turns_read_only_it_pauses_and_still_serves_what_it_has() {
     get.stop().exits(1);
     disk.mount_again();
     let again = lab.get(&share, "big.bin", "out").ends().exits(0);
-    assert!(fetched(&again) < bytes.len() * 2 / 3 + AGAIN, "{again}");
+    assert!(again.fetched() < bytes.len() * 2 / 3 + AGAIN, "{again}");
     assert_holds(lab.path("out/big.bin"), &bytes);
 }
 
@@ -96,10 +89,7 @@ fn get_as_nobody(lab: &Lab, port: u16, folder: &str) -> Obt {
 fn f27_what_is_forbidden_pauses_and_goes_on_by_itself_when_it_is_allowed_again() {
     let lab = Lab::new();
     let bytes = noise(27, 16 * MIB);
-    lab.file("data/big.bin", &bytes);
-    let share = lab.share("one", ["data/big.bin", "--upload-rate", "3M"]);
-    share.obt.event("sharing");
-    share.until_held("big.bin", 1);
+    let share = lab.serve("big.bin", &bytes, "3M");
     let get = get_as_nobody(&lab, share.port, "out");
     let part = lab.path("out/big.bin.obt-part");
     eventually("a partial download", SOON, || part.join("data").exists().then_some(()));
@@ -115,10 +105,7 @@ fn f27_what_is_forbidden_pauses_and_goes_on_by_itself_when_it_is_allowed_again()
 fn f27_a_folder_that_is_taken_away_ends_the_download_with_a_sentence() {
     let lab = Lab::new();
     let bytes = noise(28, 16 * MIB);
-    lab.file("data/big.bin", &bytes);
-    let share = lab.share("one", ["data/big.bin", "--upload-rate", "3M"]);
-    share.obt.event("sharing");
-    share.until_held("big.bin", 1);
+    let share = lab.serve("big.bin", &bytes, "3M");
     let get = lab.get(&share, "big.bin", "out");
     let part = lab.path("out/big.bin.obt-part");
     eventually("a partial download", SOON, || part.join("data").exists().then_some(()));

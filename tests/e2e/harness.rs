@@ -99,11 +99,7 @@ impl Lab {
         state: &str,
         arguments: impl IntoIterator<Item = A>,
     ) -> Obt {
-        let mut command = self.command(["share", "--json", "--state", state, "--tracker", &tracker.address()]);
-        command.args(["--key-file", "tracker/publish.key"]).args(arguments);
-        let share = Obt::spawn(command);
-        share.event("sharing");
-        share
+        self.share_through(tracker, state, &["--key-file", "tracker/publish.key"], arguments)
     }
 
     /// `obt share` through `tracker`, with a key that is not known there: it can only join.
@@ -113,10 +109,29 @@ impl Lab {
         state: &str,
         arguments: impl IntoIterator<Item = A>,
     ) -> Obt {
+        self.share_through(tracker, state, &[], arguments)
+    }
+
+    fn share_through<A: AsRef<OsStr>>(
+        &self,
+        tracker: &Tracker,
+        state: &str,
+        key: &[&str],
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Obt {
         let mut command = self.command(["share", "--json", "--state", state, "--tracker", &tracker.address()]);
-        command.args(arguments);
+        command.args(key).args(arguments);
         let share = Obt::spawn(command);
         share.event("sharing");
+        share
+    }
+
+    /// A share with a tracker of its own that holds these bytes under this name, and sends them at this rate.
+    pub(crate) fn serve(&self, name: &str, bytes: &[u8], rate: &str) -> Tracker {
+        let path = self.file(format!("data/{name}"), bytes);
+        let share = self.share("one", [path.as_os_str(), "--upload-rate".as_ref(), rate.as_ref()]);
+        share.obt.event("sharing");
+        share.until_held(name, 1);
         share
     }
 
@@ -364,6 +379,14 @@ impl Ended {
         let last = self.last();
         let from = last["from"].as_array().unwrap_or_else(|| panic!("no holders: {self}"));
         from.iter().map(|one| (one["address"].as_str().unwrap().to_owned(), one["bytes"].as_u64().unwrap())).collect()
+    }
+}
+
+impl Ended {
+    /// Bytes of payload that came, of a `get` or `download`, whoever sent them.
+    #[track_caller]
+    pub(crate) fn fetched(&self) -> usize {
+        self.from().iter().map(|(_, bytes)| usize::try_from(*bytes).unwrap()).sum()
     }
 }
 

@@ -11,7 +11,7 @@ use obt_wire::metainfo::Metainfo;
 use obt_wire::{Bitfield, PieceIndex};
 
 use crate::disk_image::DiskImage;
-use crate::harness::{Ended, Lab, SOON, Tracker, assert_holds, noise};
+use crate::harness::{Lab, SOON, assert_holds, noise};
 use crate::http;
 
 const MIB: usize = 1 << 20;
@@ -81,10 +81,6 @@ fn wait_for(what: &str, mut come: impl FnMut() -> bool) {
     }
 }
 
-fn fetched(ended: &Ended) -> usize {
-    ended.from().iter().map(|(_, bytes)| usize::try_from(*bytes).unwrap()).sum()
-}
-
 /// The pieces that are claimed by the records that surely were whole on the disk: a record is begun when the one
 /// before is durable.
 fn durable(records: &[Journal], pieces: u32) -> Bitfield {
@@ -94,20 +90,12 @@ fn durable(records: &[Journal], pieces: u32) -> Bitfield {
     }
 }
 
-fn share(lab: &Lab, name: &str, bytes: &[u8], rate: &str) -> Tracker {
-    let path = lab.file(format!("data/{name}"), bytes);
-    let share = lab.share("one", [path.as_os_str(), "--upload-rate".as_ref(), rate.as_ref()]);
-    share.obt.event("sharing");
-    share.until_held(name, 1);
-    share
-}
-
 #[test]
 fn f22_after_power_cuts_nothing_is_claimed_that_is_not_there_and_the_same_command_goes_on() {
     let lab = Lab::new();
     let Some(disk) = DiskImage::mount(&lab, "out", 160) else { return };
     let bytes = noise(22, 48 * MIB);
-    let share = share(&lab, "big.bin", &bytes, "2500k");
+    let share = lab.serve("big.bin", &bytes, "2500k");
     let final_path = lab.path("out/big.bin");
     let partial = Partial::of(&final_path);
     let metainfo = Metainfo::parse(&http::get(share.socket(), "/items/big.bin.torrent").body).unwrap();
@@ -149,7 +137,7 @@ fn f22_after_power_cuts_nothing_is_claimed_that_is_not_there_and_the_same_comman
     assert!(kept.count() as usize * piece_length > bytes.len() / 3, "records lag behind: {} pieces", kept.count());
     let ended = lab.get(&share, "big.bin", "out").ends().exits(0);
     let missing = bytes.len() - kept.count() as usize * piece_length;
-    assert!(fetched(&ended) <= missing + TWICE, "fetched {}, missing {missing}", fetched(&ended));
+    assert!(ended.fetched() <= missing + TWICE, "fetched {}, missing {missing}", ended.fetched());
     disk.cut();
     disk.mount_again();
     assert_holds(&final_path, &bytes);
@@ -163,7 +151,7 @@ fn f22_a_final_name_is_there_only_with_all_its_bytes() {
     let lab = Lab::new();
     let Some(disk) = DiskImage::mount(&lab, "out", 64) else { return };
     let bytes = noise(23, 3 * MIB);
-    let share = share(&lab, "small.bin", &bytes, "1G");
+    let share = lab.serve("small.bin", &bytes, "1G");
     let mut ends = [0; 2];
     for round in 0..24 {
         let folder = format!("out/{round}");

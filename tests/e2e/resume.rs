@@ -3,23 +3,15 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::harness::{Ended, Lab, Obt, Tracker, assert_holds, eventually, noise};
+use crate::harness::{Lab, Obt, Tracker, assert_holds, eventually, noise};
 
 const MIB: usize = 1 << 20;
 /// What is fetched again at most: pieces that were not whole or not yet written, and the end game.
 const AGAIN: usize = 6 * MIB;
 
-fn fetched(ended: &Ended) -> usize {
-    ended.from().iter().map(|(_, bytes)| usize::try_from(*bytes).unwrap()).sum()
-}
-
 /// A tracker whose share sends 32 MiB in about six seconds.
 fn share(lab: &Lab, bytes: &[u8]) -> Tracker {
-    lab.file("data/big.bin", bytes);
-    let share = lab.share("one", ["data/big.bin", "--upload-rate", "6M"]);
-    share.obt.event("sharing");
-    share.until_held("big.bin", 1);
-    share
+    lab.serve("big.bin", bytes, "6M")
 }
 
 /// A `get` of which some seconds have passed, so that more than a third is there.
@@ -36,7 +28,7 @@ fn a_get_that_is_stopped_goes_on_with_what_it_had() {
     let share = share(&lab, &bytes);
     half_way(&lab, &share).stop().exits(1);
     let ended = lab.get(&share, "big.bin", "out").ends().exits(0);
-    assert!(fetched(&ended) < bytes.len() * 2 / 3 + AGAIN, "{ended}");
+    assert!(ended.fetched() < bytes.len() * 2 / 3 + AGAIN, "{ended}");
     assert_holds(lab.path("out/big.bin"), &bytes);
     assert_eq!(fs::read_dir(lab.path("out")).unwrap().count(), 1, "only the file is left");
 }
@@ -49,7 +41,7 @@ fn a_get_that_is_killed_goes_on_and_gives_the_same_bytes() {
     half_way(&lab, &share).kill();
     assert!(!lab.path("out/big.bin").exists());
     let ended = lab.get(&share, "big.bin", "out").ends().exits(0);
-    assert!(fetched(&ended) <= bytes.len() - 4 * MIB, "{ended}");
+    assert!(ended.fetched() <= bytes.len() - 4 * MIB, "{ended}");
     assert_holds(lab.path("out/big.bin"), &bytes);
 }
 

@@ -156,18 +156,9 @@ fn connect(client: &UdpSocket) -> io::Result<ConnectionId> {
 
 fn announce(client: &UdpSocket, connection: ConnectionId, transaction: TransactionId) -> io::Result<Duration> {
     let announce = AnnounceRequest {
-        connection,
         transaction,
-        info_hash: InfoHash([7; 20]),
-        peer_id: PeerId(*b"-XX0001-............"),
-        downloaded: 0,
-        left: 1,
-        uploaded: 0,
         event: AnnounceEvent::Regular,
-        key: 1,
-        num_want: None,
-        port: 6_881,
-        options: &[],
+        ..AnnounceRequest::started(connection, InfoHash([7; 20]), PeerId(*b"-XX0001-............"), 6_881, 1)
     };
     let mut request = Vec::new();
     announce.encode("", &mut request);

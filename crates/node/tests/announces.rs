@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use obt_node::server::{TrackerConfig, TrackerListen, TrackerPort, TrackerServer};
 use obt_node::state::StateFolder;
-use obt_wire::announce::AnnounceEvent;
 use obt_wire::tracker_http::{Announced, ReplyError, read_scrape};
 use obt_wire::tracker_udp::{AnnounceRequest, Family, Reply, TransactionId, connect_request};
 use obt_wire::{InfoHash, PeerId};
@@ -88,18 +87,8 @@ fn udp_announce(server: SocketAddr, port: u16, left: u64) -> Vec<SocketAddr> {
         panic!("not connected");
     };
     let announce = AnnounceRequest {
-        connection,
         transaction: T,
-        info_hash: InfoHash([b'a'; 20]),
-        peer_id: PeerId([2; 20]),
-        downloaded: 0,
-        left,
-        uploaded: 0,
-        event: AnnounceEvent::Started,
-        key: 0,
-        num_want: None,
-        port,
-        options: &[],
+        ..AnnounceRequest::started(connection, InfoHash([b'a'; 20]), PeerId([2; 20]), port, left)
     };
     let mut request = Vec::new();
     announce.encode("", &mut request);

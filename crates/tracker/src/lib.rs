@@ -11,6 +11,8 @@ pub mod limits;
 pub mod policy;
 mod store;
 pub mod swarms;
+#[cfg(test)]
+mod testing;
 pub mod udp;
 
 pub use connection_id::ConnectionIds;

@@ -138,6 +138,27 @@ impl<'a> Request<'a> {
     }
 }
 
+impl AnnounceRequest<'static> {
+    /// The first announce of a peer that listens at `port` and lacks `left` bytes: all else is as if it had said nothing.
+    #[must_use]
+    pub fn started(connection: ConnectionId, info_hash: InfoHash, peer_id: PeerId, port: u16, left: u64) -> Self {
+        Self {
+            connection,
+            transaction: TransactionId(0),
+            info_hash,
+            peer_id,
+            downloaded: 0,
+            left,
+            uploaded: 0,
+            event: AnnounceEvent::Started,
+            key: 0,
+            num_want: None,
+            port,
+            options: &[],
+        }
+    }
+}
+
 impl<'a> AnnounceRequest<'a> {
     fn decode(connection: ConnectionId, transaction: TransactionId, mut fields: Fields<'a>) -> Option<Self> {
         let info_hash = InfoHash(fields.take()?);

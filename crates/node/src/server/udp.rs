@@ -101,7 +101,6 @@ fn answer(socket: &UdpSocket, state: &TrackerState, mut responder: UdpResponder,
 mod tests {
     use obt_tracker::limits::Limits;
     use obt_tracker::{Advertised, StoreConfig};
-    use obt_wire::announce::AnnounceEvent;
     use obt_wire::tracker_udp::{AnnounceRequest, Family, Reply, TransactionId, connect_request};
     use obt_wire::{InfoHash, PeerId};
 
@@ -127,18 +126,8 @@ mod tests {
         };
         let mut request = Vec::new();
         let announce = AnnounceRequest {
-            connection,
             transaction: T,
-            info_hash: InfoHash([1; 20]),
-            peer_id: PeerId([2; 20]),
-            downloaded: 0,
-            left,
-            uploaded: 0,
-            event: AnnounceEvent::Started,
-            key: 0,
-            num_want: None,
-            port,
-            options: &[],
+            ..AnnounceRequest::started(connection, InfoHash([1; 20]), PeerId([2; 20]), port, left)
         };
         announce.encode("", &mut request);
         match asked(&client, &request, &mut buffer) {

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::leases::{LeaseItem, LeaseRequest, Leases};
 use crate::limits::Limits;
-use crate::store::Advertised;
-use crate::swarms::{StoreConfig, Swarms};
+use crate::swarms::Swarms;
+use crate::testing::store;
 
 const HASH: &str = "info_hash=aaaaaaaaaaaaaaaaaaaa";
 const PEER: &str = "peer_id=-OB0100-abcdefghijkl";
@@ -20,12 +20,9 @@ struct World {
 }
 
 impl World {
-    #[expect(clippy::disallowed_methods, reason = "tests need some instant to count from")]
     fn new() -> Self {
-        let now = Instant::now();
-        let limits = Limits { torrents_per_hour: 5, ..Limits::default() };
-        let config = StoreConfig { shard_bits: 2, limits, advertised: Advertised::default(), secret: [4; 32] };
-        Self { swarms: Swarms::new(&config, now), now }
+        let (swarms, now) = store(Limits { torrents_per_hour: 5, ..Limits::default() });
+        Self { swarms, now }
     }
 
     fn body(&mut self, source: &str, query: &[u8]) -> Vec<u8> {

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::store::{Announce, Client, Remember, Standing, SwarmStats};
-use crate::swarms::{StoreConfig, Swarms};
+use crate::swarms::Swarms;
+use crate::testing::store;
 
 fn hash(number: u32) -> InfoHash {
     let mut hash = InfoHash([0; 20]);
@@ -17,11 +18,9 @@ struct World {
 }
 
 impl World {
-    #[expect(clippy::disallowed_methods, reason = "tests need some instant to count from")]
     fn new(limits: Limits) -> Self {
-        let now = Instant::now();
-        let config = StoreConfig { shard_bits: 3, limits, advertised: crate::Advertised::default(), secret: [4; 32] };
-        Self { leases: Leases::new(limits), swarms: Swarms::new(&config, now), now }
+        let (swarms, now) = store(limits);
+        Self { leases: Leases::new(limits), swarms, now }
     }
 
     fn renew(&mut self, from: &str, request: &LeaseRequest) -> Result<LeaseReply, LeaseRefused> {

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::Limits;
-use crate::store::Advertised;
-use crate::swarms::{StoreConfig, Swarms};
+use crate::swarms::Swarms;
+use crate::testing::store;
 
 const T: TransactionId = TransactionId(0x0102_0304);
 const CANARY: u8 = 0xa5;
@@ -19,18 +19,11 @@ struct World {
 }
 
 impl World {
-    #[expect(clippy::disallowed_methods, reason = "tests need some instant to count from")]
     fn new() -> Self {
-        let now = Instant::now();
-        let config = StoreConfig {
-            shard_bits: 2,
-            limits: Limits::default(),
-            advertised: Advertised::default(),
-            secret: [4; 32],
-        };
+        let (swarms, now) = store(Limits::default());
         let ids = ConnectionIds::new([1; 32], UNIX_EPOCH, now);
         let udp = UdpResponder::new(ids, Some(ConnectBudget::new([9; 24], now)));
-        Self { udp, swarms: Swarms::new(&config, now), now }
+        Self { udp, swarms, now }
     }
 
     /// The answer; checks that nothing behind its end was written to.
@@ -75,18 +68,8 @@ impl World {
 
 fn request(left: u64) -> AnnounceRequest<'static> {
     AnnounceRequest {
-        connection: ConnectionId(0),
         transaction: T,
-        info_hash: InfoHash([1; 20]),
-        peer_id: PeerId([2; 20]),
-        downloaded: 0,
-        left,
-        uploaded: 0,
-        event: AnnounceEvent::Started,
-        key: 0,
-        num_want: None,
-        port: 6_881,
-        options: &[],
+        ..AnnounceRequest::started(ConnectionId(0), InfoHash([1; 20]), PeerId([2; 20]), 6_881, left)
     }
 }
 
