@@ -237,7 +237,7 @@ impl Platter {
 
     fn stamp(&self) -> Stamp {
         let size = self.layout.files().first().map_or(0, |file| file.size);
-        Stamp { size, mtime_ns: self.mtime }
+        Stamp { size, mtime_ns: self.mtime, inode: 0 }
     }
 
     fn newest_record(&self) -> Option<(Slot, Journal)> {

@@ -10,21 +10,23 @@ use crate::spans::Layout;
 
 const MAGIC: [u8; 8] = *b"obt-jrnl";
 /// Changes with the format; a record of another version proves nothing, and its data is hashed again.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Magic, format, generation, presence of the two info-hashes, info-hashes, pieces, files.
 const HEADER: usize = 8 + 4 + 8 + 1 + 20 + 32 + 4 + 4;
-const STAMP: usize = 16;
+const STAMP: usize = 24;
 const CRC: usize = 4;
 /// Stands for "not written yet" in place of a size; no file is that long.
 const NO_FILE: u64 = u64::MAX;
 
-/// What shows that a file was not changed since: its size and modification time.
+/// What shows that a file was not changed since: its size, its modification time, and that it is the same file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp {
     /// Length, bytes.
     pub size: u64,
     /// Modification time, nanoseconds since 1970.
     pub mtime_ns: i64,
+    /// The number that the file system has for it; 0 where there are no such numbers.
+    pub inode: u64,
 }
 
 /// One of the two places of the journal.
@@ -100,9 +102,10 @@ pub fn encode(layout: &Layout, generation: u64, pieces: &Bitfield, stamps: &[Opt
     out.extend(u32::try_from(stamps.len()).unwrap_or(u32::MAX).to_le_bytes());
     out.extend(pieces.as_wire());
     for stamp in stamps {
-        let stamp = stamp.unwrap_or(Stamp { size: NO_FILE, mtime_ns: 0 });
+        let stamp = stamp.unwrap_or(Stamp { size: NO_FILE, mtime_ns: 0, inode: 0 });
         out.extend(stamp.size.to_le_bytes());
         out.extend(stamp.mtime_ns.to_le_bytes());
+        out.extend(stamp.inode.to_le_bytes());
     }
     out.extend(crc32fast::hash(&out).to_le_bytes());
     out
@@ -168,7 +171,9 @@ impl Reader<'_> {
     }
 
     fn stamp(&mut self) -> Result<Option<Stamp>, JournalError> {
-        let stamp = Stamp { size: u64::from_le_bytes(self.take()?), mtime_ns: i64::from_le_bytes(self.take()?) };
+        let size = u64::from_le_bytes(self.take()?);
+        let mtime_ns = i64::from_le_bytes(self.take()?);
+        let stamp = Stamp { size, mtime_ns, inode: u64::from_le_bytes(self.take()?) };
         Ok((stamp.size != NO_FILE).then_some(stamp))
     }
 }
@@ -192,7 +197,7 @@ mod tests {
     }
 
     fn stamp(at: i64, size: u64) -> Option<Stamp> {
-        (at % 2 == 0).then_some(Stamp { size, mtime_ns: at - 5 })
+        (at % 2 == 0).then_some(Stamp { size, mtime_ns: at - 5, inode: size + 9 })
     }
 
     #[test]
@@ -259,7 +264,7 @@ mod tests {
                 pieces.set(piece);
             }
             let stamps: Vec<_> =
-                sizes.iter().map(|size| (size % 3 > 0).then_some(Stamp { size: *size, mtime_ns })).collect();
+                sizes.iter().map(|size| (size % 3 > 0).then_some(Stamp { size: *size, mtime_ns, inode: generation })).collect();
             let bytes = encode(&layout, generation, &pieces, &stamps);
             prop_assert_eq!(bytes.len(), record_length(&layout));
             prop_assert_eq!(decode(&layout, &bytes), Ok(Journal { generation, pieces, stamps }));

@@ -74,7 +74,7 @@ mod tests {
     const LATE: i64 = 2;
 
     fn stamp(size: u64, mtime_ns: i64) -> Option<Stamp> {
-        Some(Stamp { size, mtime_ns })
+        Some(Stamp { size, mtime_ns, inode: 1 })
     }
 
     fn numbers(set: &Bitfield) -> Vec<u32> {

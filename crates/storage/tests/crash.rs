@@ -89,9 +89,9 @@ impl Disk {
 
     fn touch(&mut self, layout: &Layout, piece: PieceIndex) -> Vec<(FileIndex, Stamp)> {
         self.clock += 1;
-        let stamped = layout
-            .files_of(piece)
-            .map(|file| (file, Stamp { size: layout.file(file).map_or(0, |file| file.size), mtime_ns: self.clock }));
+        let stamped = layout.files_of(piece).map(|file| {
+            (file, Stamp { size: layout.file(file).map_or(0, |file| file.size), mtime_ns: self.clock, inode: 1 })
+        });
         let stamped: Vec<_> = stamped.collect();
         for (file, stamp) in &stamped {
             self.stamps[file.0 as usize].push(*stamp);

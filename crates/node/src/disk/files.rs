@@ -456,13 +456,18 @@ pub(super) fn is_regular(found: &Stat) -> bool {
     FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
 }
 
-pub(super) fn stamp(found: &Stat) -> Stamp {
+/// What shows whether a file is still the one that was looked at.
+pub(crate) fn stamp(found: &Stat) -> Stamp {
     // The types of these fields differ between systems.
     #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
-    let (seconds, nanoseconds) =
-        (i64::try_from(found.st_mtime).unwrap_or(0), i64::try_from(found.st_mtime_nsec).unwrap_or(0));
+    let (seconds, nanoseconds, inode) = (
+        i64::try_from(found.st_mtime).unwrap_or(0),
+        i64::try_from(found.st_mtime_nsec).unwrap_or(0),
+        u64::try_from(found.st_ino).unwrap_or(0),
+    );
     let size = u64::try_from(found.st_size).unwrap_or(0);
-    Stamp { size, mtime_ns: seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds) }
+    let mtime_ns = seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
+    Stamp { size, mtime_ns, inode }
 }
 
 /// Writes everything, however little the system takes at a time (HOSTILE F18).

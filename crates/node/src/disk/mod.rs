@@ -18,6 +18,7 @@ mod store;
 mod tests;
 mod workers;
 
+pub(crate) use files::stamp as stamp_of_stat;
 pub use obt_storage::Stamp;
 pub use plan::{DownloadPlan, OnExisting, Selection};
 pub use store::{Proof, Store, UploadPlan, UploadSlice, stamp_of};

@@ -1,14 +1,14 @@
 //! Data against a torrent: for `verify`, and for adopting a torrent that somebody published.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use obt_storage::journal::Stamp;
 use obt_wire::metainfo::{File, FileKind, Metainfo, Version};
 use obt_wire::{Bitfield, PieceIndex, Sha256Hash};
 
 use super::pieces::{Laid, OnShort, PieceHashes, hash_all};
-use super::{HashError, Watch, proof, stamp_of};
+use super::root::Root;
+use super::{HashError, Watch, proof};
 use crate::disk::Proof;
 
 /// What data is worth to a torrent.
@@ -55,15 +55,13 @@ impl Checked {
 /// [`HashError::Cancelled`].
 pub fn check(root: &Path, metainfo: &Metainfo, watch: &Watch) -> Result<Checked, HashError> {
     let info = &metainfo.info;
-    let place =
-        |path: &[String]| if info.single_file { root.to_owned() } else { root.join(path.iter().collect::<PathBuf>()) };
-    let data = info.files.iter().map(|file| (file.kind == FileKind::Data).then(|| place(&file.path)));
-    let paths: Vec<Option<PathBuf>> = data.map(|path| path.filter(|path| is_plain(path))).collect();
+    let root = if info.single_file { Root::file(root) } else { Root::folder(root) };
+    let stamp = |file: &File| root.stamp(&file.path).filter(|_| file.kind == FileKind::Data);
+    let before: Vec<Option<Stamp>> = info.files.iter().map(stamp).collect();
+    let there: Vec<bool> = before.iter().map(Option::is_some).collect();
     watch.set_total(info.size());
-    let laid = Laid { files: &info.files, paths: &paths, geometry: &info.geometry, version: info.version };
-    let stamp =
-        |path: &Option<PathBuf>| path.as_ref().and_then(|path| fs::metadata(path).ok()).map(|found| stamp_of(&found));
-    let before: Vec<Option<Stamp>> = paths.iter().map(stamp).collect();
+    let (geometry, version) = (&info.geometry, info.version);
+    let laid = Laid { files: &info.files, root: &root, there: &there, geometry, version };
     let hashed = hash_all(&laid, OnShort::Skip, watch)?;
     let expected = Expected::new(metainfo, &hashed);
     let mut have = Bitfield::empty(info.geometry.pieces());
@@ -75,20 +73,15 @@ pub fn check(root: &Path, metainfo: &Metainfo, watch: &Watch) -> Result<Checked,
     let mut files = Vec::new();
     for (number, file) in info.data_files() {
         let before = before.get(number).copied().flatten();
-        let unchanged = paths.get(number).is_some_and(|path| stamp(path) == before);
-        let stamp = before;
+        let unchanged = stamp(file) == before;
         let length = u64::from(info.geometry.piece_length());
         let whole = (file.offset / length..(file.offset + file.size).div_ceil(length))
-            .all(|piece| file.size == 0 || u32::try_from(piece).is_ok_and(|piece| have.has(PieceIndex(piece))));
-        let good = whole && unchanged && stamp.is_some_and(|stamp| stamp.size == file.size);
-        files.push(CheckedFile { path: file.path.join("/"), size: file.size, stamp, good });
+            .all(|piece| u32::try_from(piece).is_ok_and(|piece| have.has(PieceIndex(piece))));
+        let whole = if file.size == 0 { root.open(&file.path).is_ok() } else { whole };
+        let good = whole && unchanged && before.is_some_and(|stamp| stamp.size == file.size);
+        files.push(CheckedFile { path: file.path.join("/"), size: file.size, stamp: before, good });
     }
     Ok(Checked { have, files })
-}
-
-/// A pipe or device must not be opened: that could wait for ever, or act.
-fn is_plain(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
 /// What the pieces of a torrent should hash to.
@@ -138,6 +131,8 @@ fn layer(metainfo: &Metainfo, file: &File, found: &[Option<PieceHashes>]) -> Opt
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::{MakeOptions, make};
     use super::*;
 
@@ -186,6 +181,25 @@ mod tests {
         let good: Vec<bool> = checked.files.iter().map(|file| file.good).collect();
         assert_eq!(good, [false, true, true]);
         assert_eq!(checked.have.count(), 4);
+    }
+
+    #[test]
+    fn links_below_the_path_are_not_followed_and_the_path_itself_may_be_one() {
+        for version in [Version::V1, Version::V2, Version::Hybrid] {
+            let (folder, metainfo) = sample(version);
+            let other = tempfile::tempdir().unwrap();
+            let named = other.path().join("named");
+            std::os::unix::fs::symlink(folder.path(), &named).unwrap();
+            assert!(check(&named, &metainfo, &Watch::default()).unwrap().is_complete());
+            // The same bytes, but elsewhere: a file of the folder, and a folder of it.
+            fs::rename(folder.path().join("sub"), other.path().join("sub")).unwrap();
+            std::os::unix::fs::symlink(other.path().join("sub"), folder.path().join("sub")).unwrap();
+            fs::rename(folder.path().join("a"), other.path().join("a")).unwrap();
+            std::os::unix::fs::symlink(other.path().join("a"), folder.path().join("a")).unwrap();
+            let checked = check(folder.path(), &metainfo, &Watch::default()).unwrap();
+            assert!(checked.files.iter().all(|file| !file.good), "{version:?}: {:?}", checked.files);
+            assert_eq!(checked.have.count(), 0);
+        }
     }
 
     #[test]

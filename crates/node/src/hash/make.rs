@@ -1,7 +1,6 @@
 //! A path into a torrent.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use obt_storage::journal::{self, Stamp};
@@ -11,8 +10,9 @@ use obt_wire::piece_length::piece_length;
 use obt_wire::{Bitfield, Sha1Hash};
 
 use super::pieces::{Laid, OnShort, PieceHashes, hash_all};
-use super::scan::{Found, Scan, io, scan};
-use super::{HashError, Watch, proof, stamp_of};
+use super::root::Root;
+use super::scan::{Found, Scan, scan};
+use super::{HashError, Watch, proof};
 use crate::disk::Proof;
 
 /// How the torrent is to be.
@@ -100,12 +100,14 @@ pub fn make(path: &Path, name: &str, options: MakeOptions, watch: &Watch) -> Res
     let data = |kind| kind == FileKind::Data;
     let found: Vec<Option<&Found>> =
         draft.files().iter().map(|file| data(file.kind).then(|| find(&file.path)).flatten()).collect();
-    let paths: Vec<Option<PathBuf>> = found.iter().map(|file| file.map(|file| file.path.clone())).collect();
-    let laid = Laid { files: draft.files(), paths: &paths, geometry: draft.geometry(), version: draft.version() };
+    let there: Vec<bool> = found.iter().map(Option::is_some).collect();
+    let root = if single_file { Root::file(path) } else { Root::folder(path) };
+    let (geometry, version) = (draft.geometry(), draft.version());
+    let laid = Laid { files: draft.files(), root: &root, there: &there, geometry, version };
     let hashes: Vec<PieceHashes> = hash_all(&laid, OnShort::Fail, watch)?.into_iter().flatten().collect();
     for file in &files {
-        if stamp_of(&fs::metadata(&file.path).map_err(io(&file.path))?) != file.stamp {
-            return Err(HashError::Changed(file.path.clone()));
+        if root.stamp(&file.below) != Some(file.stamp) {
+            return Err(HashError::Changed(root.shown(&file.below)));
         }
     }
     let stamps = found.into_iter().flatten().map(|file| file.stamp).collect();
@@ -145,6 +147,7 @@ mod tests {
     use obt_wire::merkle::{block_hash, root_above};
     use sha1::Digest;
 
+    use std::fs;
     use std::time::{Duration, SystemTime};
 
     use super::*;
@@ -222,6 +225,19 @@ mod tests {
         let made = make_default(folder.path(), "x");
         assert_eq!(made.skipped, [folder.path().join("link")]);
         assert_eq!(made.stamps.len(), 1);
+    }
+
+    #[test]
+    fn f02_a_file_that_was_replaced_by_one_of_the_same_size_and_time_is_hashed_again() {
+        let folder = folder_with(&[("f", b"one")]);
+        let path = folder.path().join("f");
+        let made = make_default(folder.path(), "x");
+        assert!(still_holds(&made.proof(), folder.path(), &made.metainfo).unwrap());
+        let time = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(folder.path().join("g"), b"two").unwrap();
+        fs::rename(folder.path().join("g"), &path).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        assert!(!still_holds(&made.proof(), folder.path(), &made.metainfo).unwrap());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod check;
 mod holes;
 mod make;
 mod pieces;
+mod root;
 mod scan;
 
 pub use check::{Checked, CheckedFile, check};
@@ -37,7 +38,11 @@ pub(crate) fn stamp_of(metadata: &std::fs::Metadata) -> Stamp {
         let since_1970 = metadata.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
         since_1970.and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(0)
     };
-    Stamp { size: metadata.len(), mtime_ns }
+    #[cfg(unix)]
+    let inode = std::os::unix::fs::MetadataExt::ino(metadata);
+    #[cfg(not(unix))]
+    let inode = 0;
+    Stamp { size: metadata.len(), mtime_ns, inode }
 }
 
 /// How far a hashing is, and the way to stop it; shared with whoever waits.

@@ -13,6 +13,7 @@ use obt_wire::metainfo::{File as TorrentFile, FileKind, Version};
 use obt_wire::{BLOCK_SIZE, Geometry, PieceIndex, Sha1Hash, Sha256Hash};
 
 use super::holes::Holes;
+use super::root::Root;
 use super::scan::io;
 use super::{HashError, Watch};
 
@@ -27,8 +28,10 @@ const TURN: u64 = 64 << 20;
 pub(super) struct Laid<'a> {
     /// In the torrent's order, pads included.
     pub(super) files: &'a [TorrentFile],
-    /// The file on disk of each entry of `files`; None of pads, and of files that are not there.
-    pub(super) paths: &'a [Option<PathBuf>],
+    /// Where they are.
+    pub(super) root: &'a Root,
+    /// Which of `files` are there; no pad is.
+    pub(super) there: &'a [bool],
     pub(super) geometry: &'a Geometry,
     pub(super) version: Version,
 }
@@ -277,7 +280,7 @@ impl Lane {
         if !inside || end - start != piece_length || file.size <= piece_length {
             return Ok(false);
         }
-        let (_, open) = open(laid, &mut self.open, self.number)?;
+        let open = open(laid, &mut self.open, self.number)?;
         Ok(open.holes.cover(&open.file, start - file.offset..end - file.offset))
     }
 
@@ -287,7 +290,7 @@ impl Lane {
         let from = self.left.start.saturating_sub(file.offset);
         let until = (self.left.end - file.offset).min(file.size);
         if until - from > STRETCH as u64
-            && let Ok((_, open)) = open(laid, &mut self.open, self.number)
+            && let Ok(open) = open(laid, &mut self.open, self.number)
         {
             advise(&open.file, from..until);
         }
@@ -327,11 +330,11 @@ impl Lane {
             buffer.fill(0);
             return Ok(());
         }
-        let (path, open) = open(laid, &mut self.open, self.number)?;
-        match read_exact_at(&open.file, buffer, offset) {
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(HashError::Changed(path.clone())),
-            read => read.map_err(io(path)),
-        }
+        let open = open(laid, &mut self.open, self.number)?;
+        read_exact_at(&open.file, buffer, offset).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => HashError::Changed(laid.shown(self.number)),
+            _ => io(&laid.shown(self.number))(error),
+        })
     }
 
     fn bytes(&self) -> &[u8] {
@@ -356,22 +359,27 @@ impl Lane {
     }
 }
 
-/// The file with this number and its path; `last` is the one that is open.
-fn open<'a, 'b>(
-    laid: &'a Laid<'_>,
-    last: &'b mut Option<Open>,
-    number: usize,
-) -> Result<(&'a PathBuf, &'b mut Open), HashError> {
-    let name = || laid.files.get(number).map(|file| file.path.iter().collect()).unwrap_or_default();
-    let path = laid.paths.get(number).and_then(Option::as_ref).ok_or_else(|| HashError::NotData(name()))?;
+/// The file with this number; `last` is the one that is open.
+fn open<'a>(laid: &Laid<'_>, last: &'a mut Option<Open>, number: usize) -> Result<&'a mut Open, HashError> {
     let open = match last.take().filter(|open| open.number == number) {
         Some(open) => open,
+        None if laid.there.get(number) != Some(&true) => return Err(HashError::NotData(laid.shown(number))),
         None => {
-            let file = File::open(path).map_err(io(path))?;
+            let file = laid.root.open(laid.below(number)).map_err(|error| io(&laid.shown(number))(error))?;
             Open { number, holes: Holes::of(&file), file }
         }
     };
-    Ok((path, last.insert(open)))
+    Ok(last.insert(open))
+}
+
+impl Laid<'_> {
+    fn below(&self, number: usize) -> &[String] {
+        self.files.get(number).map(|file| file.path.as_slice()).unwrap_or_default()
+    }
+
+    fn shown(&self, number: usize) -> PathBuf {
+        self.root.shown(self.below(number))
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -23,7 +23,6 @@ pub(super) struct Scan {
 pub(super) struct Found {
     /// Below the path; of a path that is a file itself, nothing.
     pub(super) below: Vec<String>,
-    pub(super) path: PathBuf,
     pub(super) stamp: Stamp,
 }
 
@@ -33,7 +32,7 @@ pub(super) fn scan(root: &Path) -> Result<Scan, HashError> {
     let mut scan = Scan { single_file: metadata.is_file(), files: Vec::new(), skipped: Vec::new() };
     if metadata.is_file() {
         let stamp = stamp_of(&metadata);
-        scan.files.push(Found { below: Vec::new(), path: root.to_owned(), stamp });
+        scan.files.push(Found { below: Vec::new(), stamp });
         return Ok(scan);
     }
     if !metadata.is_dir() {
@@ -56,7 +55,7 @@ pub(super) fn scan(root: &Path) -> Result<Scan, HashError> {
                 folders.push((path, below));
             } else {
                 let stamp = stamp_of(&entry.metadata().map_err(io(&path))?);
-                scan.files.push(Found { below, path, stamp });
+                scan.files.push(Found { below, stamp });
             }
         }
     }

@@ -23,7 +23,7 @@ impl Download {
     }
 
     fn store(&mut self, piece: u32) {
-        let stamp = Stamp { size: 8 * u64::from(PIECE), mtime_ns: i64::from(piece) };
+        let stamp = Stamp { size: 8 * u64::from(PIECE), mtime_ns: i64::from(piece), inode: 1 };
         self.tell(Event::Stored { piece: PieceIndex(piece), stamps: vec![(FileIndex(0), stamp)] });
     }
 
@@ -222,7 +222,7 @@ fn a_flush_ends_even_on_a_disk_that_fails() {
 #[test]
 fn a_flush_notes_the_stamps_so_that_nothing_is_hashed_again() {
     let mut download = Download::new();
-    let stamp = Stamp { size: 1, mtime_ns: 99 };
+    let stamp = Stamp { size: 1, mtime_ns: 99, inode: 1 };
     download.tell(Event::Touched { stamps: vec![(FileIndex(0), stamp)] });
     assert_eq!(download.actions(), []);
     download.tell(Event::Flush);
@@ -240,7 +240,7 @@ fn f21_what_a_changed_file_lost_is_withdrawn_and_the_rest_is_synced_again() {
     download.tell(Event::Synced(Ok(())));
     download.actions();
     download.tell(Event::JournalWritten(Ok(())));
-    let stamp = Stamp { size: 8 * u64::from(PIECE), mtime_ns: 77 };
+    let stamp = Stamp { size: 8 * u64::from(PIECE), mtime_ns: 77, inode: 1 };
     download.tell(Event::Rechecked { file: FileIndex(0), stamp: Some(stamp), lost: pieces(&[1]) });
     let (_, before) = download.record();
     assert_eq!(before.pieces.count(), 0, "nothing of the file is claimed until it is synced again");
