@@ -16,7 +16,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, REFERRER_POLICY, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
+    CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, TRANSFER_ENCODING,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -225,7 +226,8 @@ async fn answer(mut request: Request, ends: Ends, routes: Router) -> Response {
 fn is_ambiguous(request: &Request) -> bool {
     let headers = request.headers();
     let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
-    lengths > 1 || (lengths == 1 && headers.contains_key(TRANSFER_ENCODING))
+    let hosts = headers.get_all(HOST).iter().count();
+    lengths > 1 || hosts > 1 || (lengths == 1 && headers.contains_key(TRANSFER_ENCODING))
 }
 
 /// A connection that fails when the client reads nothing of what it asked for, for too long.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use obt_catalogue::signing::Keypair;
-use obt_catalogue::{Catalogue, Command, CommandId, Envelope};
+use obt_catalogue::{Catalogue, Command, CommandId, Envelope, Publish};
 use obt_node::tracker_client::{Replace, TrackerAddress, TrackerClient};
 use obt_wire::magnet::Magnet;
 use obt_wire::metainfo::Metainfo;
@@ -124,6 +124,31 @@ async fn q03_who_publishes_too_fast_is_told_when_to_go_on_and_our_own_client_doe
         let published = client.publish(&name, body.clone().into(), Replace::No, &guest).await.unwrap();
         assert_eq!(published.version, 1);
     }
+}
+
+#[tokio::test]
+async fn q07_many_lists_of_many_names_come_in_pages() {
+    let tracker = Tracker::start().await;
+    let key = tracker.server.publisher();
+    tracker.publish("first", &file("a", 5, 1)).await;
+    let mut catalogue = Catalogue::open(&tracker.folder.path().join("state/catalogue.sqlite")).unwrap();
+    let content = catalogue.versions(&"first".parse().unwrap()).unwrap().remove(0).content;
+    let publish = |number: u128| {
+        let name = format!("item {number:05}").parse().unwrap();
+        let publish =
+            Publish { name, content: content.clone(), key: key.public(), replace: obt_catalogue::Replace::No };
+        Envelope::new(CommandId(number.to_be_bytes()), 1, Command::Publish(publish))
+    };
+    catalogue.apply(&(1..=5_000).map(publish).collect::<Vec<_>>()).unwrap();
+
+    let lists = (0..50).map(|_| tracker.get("/api/v1/items?q=item&limit=1000000000"));
+    for list in futures_util::future::join_all(lists).await {
+        assert_eq!((list.status, list.json()["items"].as_array().unwrap().len()), (200, 100));
+    }
+    let client = TrackerClient::new(TrackerAddress::new("127.0.0.1", tracker.server.port()).unwrap());
+    let all = client.find("item", usize::MAX).await.unwrap();
+    let names: Vec<String> = all.into_iter().map(|item| item.name).collect();
+    assert_eq!(names, (1..=5_000).map(|number| format!("item {number:05}")).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -174,6 +174,22 @@ async fn a15_errors_tell_nothing_of_the_machine() {
 }
 
 #[tokio::test]
+async fn h09_what_anybody_may_read_is_there_under_any_host_or_none() {
+    let tracker = Tracker::start().await;
+    tracker.publish("a", &file("a", 5, 1)).await;
+    let announce = format!("/announce?info_hash={}&peer_id={}&port=1&left=0", "a".repeat(20), "b".repeat(20));
+    for path in [announce.as_str(), "/api/v1/items", "/items/a.torrent", "/"] {
+        for host in ["", "Host: evil.example\r\n", "Host: 127.0.0.1.nip.io:1\r\n", "Host: localhost.\r\n"] {
+            let request = format!("GET {path} HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
+            let answer = Answer::parse(&tracker.raw(request.as_bytes()).await);
+            assert_eq!(answer.status, 200, "{path} {host:?}");
+        }
+    }
+    let twice = "GET /api/v1/items HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n";
+    assert_eq!(Answer::parse(&tracker.raw(twice.as_bytes()).await).status, 400);
+}
+
+#[tokio::test]
 async fn probes_metrics_and_contract_answer() {
     let tracker = Tracker::start().await;
     tracker.publish("a", &file("a", 5, 1)).await;
