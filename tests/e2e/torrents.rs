@@ -8,6 +8,26 @@ use serde_json::Value;
 use crate::harness::{Lab, assert_holds, noise};
 use crate::http;
 
+/// A machine that takes connections and never says a word, and what it is reached at.
+fn silent_peer() -> (std::net::TcpListener, String) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    (listener, addr)
+}
+
+#[test]
+fn g06_a_magnet_whose_metadata_never_comes_ends_with_a_sentence_and_leaves_nothing() {
+    let lab = Lab::new();
+    let out = lab.folder("out");
+    let (_listener, addr) = silent_peer();
+    let magnet = format!("magnet:?xt=urn:btih:{}", "0123456789".repeat(4));
+    let mut command = lab.command(["download", &magnet, "--peer", &addr, "--patience", "3", "-o"]);
+    command.arg(&out);
+    let ended = crate::harness::Obt::spawn(command).ends().fails(1, "no peer had anything for us");
+    assert!(ended.err.contains("hint: "), "{ended}");
+    assert_eq!(fs::read_dir(out).unwrap().count(), 0);
+}
+
 fn hashes(of: &Value) -> (Value, Value) {
     (of["info_hash_v1"].clone(), of["info_hash_v2"].clone())
 }
