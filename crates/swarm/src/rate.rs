@@ -25,10 +25,11 @@ impl TokenBucket {
         Self { rate, burst, credit: u128::from(burst) * NANOS, at: now }
     }
 
-    /// Changes the rate; what is in the bucket stays.
-    pub fn set_rate(&mut self, rate: Option<u64>, now: Instant) {
+    /// Changes the rate, and how much may come at once; what is in the bucket stays, as far as there is room for it.
+    pub fn set_rate(&mut self, rate: Option<u64>, burst: u64, now: Instant) {
         self.refill(now);
-        self.rate = rate;
+        (self.rate, self.burst) = (rate, burst);
+        self.credit = self.credit.min(u128::from(burst) * NANOS);
     }
 
     /// The limit, bytes per second.

@@ -366,6 +366,25 @@ fn withdrawn_pieces_are_not_served_and_others_are_told() {
 }
 
 #[test]
+fn f42_a_limit_of_downloads_is_shared_by_all_who_could_give_more() {
+    for limit in [200_000, 2_000_000, 10_000_000] {
+        let mut world = World::new();
+        let torrent = torrent(1_000, 16, Version::V1);
+        for uplink in [1_000_000_000, 50_000_000, 10_000_000] {
+            let seed = world.seed(&torrent);
+            world.nodes[seed].uplink = uplink;
+        }
+        world.run(secs(1), |_| false);
+        let content = Content { metainfo: torrent.clone().into(), have: wanted(0, 63), wanted: Bitfield::full(63) };
+        let leecher = world.add(Start::Content(content), |config| config.download_rate = Some(limit));
+        assert!(world.run(secs(120), |world| world.is_complete(leecher)));
+        let from: Vec<u64> = world.stats(leecher).from.iter().map(|(_, bytes)| *bytes).collect();
+        let (least, most) = (from.iter().min().unwrap(), from.iter().max().unwrap());
+        assert!(from.len() == 3 && most - least < 1_000 * 16_384 / 5, "{limit}: {from:?}");
+    }
+}
+
+#[test]
 fn f21_lost_pieces_are_fetched_again_and_completed_is_said_once_more() {
     let mut world = World::new();
     let torrent = torrent(80, 4, Version::V1);

@@ -192,8 +192,8 @@ impl Swarm {
             peers,
             announcer,
             choker: Choker::new(Slots::default(), now),
-            download: bucket(config.download_rate, now),
-            upload: bucket(config.upload_rate, now),
+            download: TokenBucket::new(config.download_rate, burst(config.download_rate), now),
+            upload: TokenBucket::new(config.upload_rate, burst(config.upload_rate), now),
             downloaded: SpeedMeter::new(now),
             uploaded: SpeedMeter::new(now),
             wasted: 0,
@@ -446,8 +446,8 @@ impl Swarm {
     }
 
     fn rates_changed(&mut self, download: Option<u64>, upload: Option<u64>, now: Instant) {
-        self.download = bucket(download, now);
-        self.upload = bucket(upload, now);
+        self.download.set_rate(download, burst(download), now);
+        self.upload.set_rate(upload, burst(upload), now);
         self.due.rate = Some(now);
     }
 
@@ -496,8 +496,7 @@ impl Swarm {
     }
 }
 
-/// A limit that lets a fifth of a second's worth through at once.
-fn bucket(rate: Option<u64>, now: Instant) -> TokenBucket {
-    let burst = (rate.unwrap_or(0) / 5).max(RATE_BURST_LEAST).max(u64::from(BLOCK_SIZE));
-    TokenBucket::new(rate, burst, now)
+/// What a limit lets through at once: a fifth of a second's worth.
+fn burst(rate: Option<u64>) -> u64 {
+    (rate.unwrap_or(0) / 5).max(RATE_BURST_LEAST).max(u64::from(BLOCK_SIZE))
 }

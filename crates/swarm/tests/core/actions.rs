@@ -421,6 +421,29 @@ fn events_that_come_late_or_make_no_sense_change_nothing() {
 }
 
 #[test]
+fn f42_a_limit_that_is_told_again_and_again_is_no_higher_for_it() {
+    let start = Start::Content(content(&torrent(1_000, Version::V1), &[]));
+    let limit = 10 * u64::from(BLOCK_SIZE);
+    let mut bench = Bench::new(start, |config| config.download_rate = Some(limit));
+    let mut wanted = bench.server(A);
+    let mut asked = wanted.len();
+    for tenth in 0..200 {
+        let mut actions = Vec::new();
+        if tenth % 10 == 0 {
+            // A little up and down, as the shares of several torrents go.
+            actions = bench.tell(Event::RatesChanged { download: Some(limit - tenth % 20), upload: None });
+        }
+        for request in std::mem::take(&mut wanted) {
+            actions.extend(bench.block(A, request.piece, request.begin / BLOCK_SIZE));
+        }
+        actions.extend(bench.wait(Duration::from_millis(100)));
+        wanted = requests(&actions);
+        asked += wanted.len();
+    }
+    assert!((200..=210).contains(&asked), "{asked} blocks in 20 s, and a burst");
+}
+
+#[test]
 fn a_limit_of_nothing_lets_nothing_through_and_does_not_spin() {
     let start = Start::Content(content(&torrent(3, Version::V1), &[0]));
     let mut bench = Bench::new(start, |config| (config.download_rate, config.upload_rate) = (Some(0), Some(1)));
