@@ -88,7 +88,7 @@ fn get_as_nobody(lab: &Lab, port: u16, folder: &str) -> Obt {
 #[test]
 fn f27_what_is_forbidden_pauses_and_goes_on_by_itself_when_it_is_allowed_again() {
     let lab = Lab::new();
-    let bytes = noise(27, 16 * MIB);
+    let bytes = noise(27, 32 * MIB);
     let share = lab.serve("big.bin", &bytes, "3M");
     let get = get_as_nobody(&lab, share.port, "out");
     let part = lab.path("out/big.bin.obt-part");
