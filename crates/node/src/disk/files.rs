@@ -10,7 +10,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use obt_storage::{FileIndex, Layout, Stamp};
@@ -117,6 +117,9 @@ pub(super) struct Files {
     slots: Vec<Slot>,
     /// Files that were written since the last sync, each once.
     dirty: Mutex<Vec<FileIndex>>,
+    /// Files that were created here, and how many of them a sync of the whole file system has made durable by name.
+    created: AtomicU64,
+    durable: AtomicU64,
 }
 
 impl Files {
@@ -131,7 +134,9 @@ impl Files {
         let slots = layout.indices().map(|_| Slot::default()).collect();
         let base = RwLock::new(Arc::new(base));
         let (preallocate, dirty) = (AtomicBool::new(false), Mutex::default());
-        Self { metainfo, layout, disk: disk.clone(), writable, base, renamed, preallocate, slots, dirty }
+        // What an earlier process created is not known to be durable by name.
+        let (created, durable) = (AtomicU64::new(1), AtomicU64::new(0));
+        Self { metainfo, layout, disk: disk.clone(), writable, base, renamed, preallocate, slots, dirty, created, durable }
     }
 
     /// Whether files that are created from here on get their room at once.
@@ -176,6 +181,18 @@ impl Files {
 
     fn size(&self, file: FileIndex) -> u64 {
         self.layout.file(file).map_or(0, |file| file.size)
+    }
+
+    /// [`find`](Self::find) for every file. Where not even the folder above them is there, they are not looked for one by
+    /// one.
+    pub(super) fn find_all(&self) -> Result<Vec<Option<Stamp>>, StoreError> {
+        let base = self.base();
+        let above = obt_sys::stat_beneath(&base.folder, &base.prefix);
+        if above.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(vec![None; self.slots.len()]);
+        }
+        let find = |file| self.find(file).map_err(|error| self.error("look at", file, error));
+        self.layout.indices().map(find).collect()
     }
 
     /// Looks what is there, without opening anything, and takes it as what the file should look like from here on.
@@ -352,6 +369,17 @@ impl Files {
         offset: u64,
         buffers: &mut [IoSlice<'_>],
     ) -> io::Result<Before> {
+        if expected.is_none()
+            && let Some(handle) = self.create(file, slot)?
+        {
+            // A write of all of a file gives it its size too.
+            let length: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+            if offset > 0 || length as u64 != self.size(file) {
+                self.set_size(&handle, self.size(file))?;
+            }
+            write_all(&handle, offset, buffers)?;
+            return Ok(Before::Same);
+        }
         let mut handle = self.open_or_create(file, slot)?;
         let mut found = rustix::fs::fstat(&*handle)?;
         let mut changed = expected.is_some_and(|expected| expected != stamp(&found));
@@ -380,25 +408,37 @@ impl Files {
     fn open_or_create(self: &Arc<Self>, file: FileIndex, slot: &Slot) -> io::Result<Arc<File>> {
         match self.open(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let created = self.create(file)?;
-                Ok(self.keep(file, slot, created))
+                self.create(file, slot)?.ok_or_else(|| io::ErrorKind::AlreadyExists.into())
             }
             other => other,
         }
     }
 
-    fn create(&self, file: FileIndex) -> io::Result<File> {
-        match self.open_as(file, Access::Create) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let base = self.base();
-                let path = base.path(self.listed(file)).ok_or(io::ErrorKind::NotFound)?;
-                if let Some((_, folders)) = path.split_last() {
-                    obt_sys::make_folders(&base.folder, folders)?;
-                }
-                self.open_as(file, Access::Create)
+    /// Creates a file, and the folders on the way; None where something is there.
+    fn create(self: &Arc<Self>, file: FileIndex, slot: &Slot) -> io::Result<Option<Arc<File>>> {
+        let base = self.base();
+        let path = base.path(self.listed(file)).ok_or(io::ErrorKind::NotFound)?;
+        let create = || obt_sys::open_beneath(&base.folder, &path, Access::Create);
+        let created = create().or_else(|error| match path.split_last() {
+            Some((_, folders)) if error.kind() == io::ErrorKind::NotFound => {
+                obt_sys::make_folders(&base.folder, folders)?;
+                create()
             }
-            other => other,
+            _ => Err(error),
+        });
+        match created {
+            Ok(created) => {
+                self.created.fetch_add(1, Ordering::Release);
+                Ok(Some(self.keep(file, slot, created)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Whether the names of all files, and of the folders on the way, are durable.
+    pub(super) fn has_durable_names(&self) -> bool {
+        self.created.load(Ordering::Acquire) == self.durable.load(Ordering::Acquire)
     }
 
     /// Makes sure that a file is there with its size, though nothing was written to it: empty files.
@@ -424,6 +464,7 @@ impl Files {
     pub(super) fn sync(self: &Arc<Self>, anchor: &File) -> io::Result<()> {
         /// More files than this are cheaper to sync with everything else on the file system.
         const ONE_BY_ONE: usize = 64;
+        let created = self.created.load(Ordering::Acquire);
         let dirty = std::mem::take(&mut *self.lock_dirty());
         let mut all_at_once = dirty.len() > ONE_BY_ONE;
         for file in &dirty {
@@ -432,6 +473,7 @@ impl Files {
             all_at_once |= std::mem::take(&mut state.closed_dirty);
         }
         if all_at_once && obt_sys::sync_file_system(anchor)? {
+            self.durable.store(created, Ordering::Release);
             return Ok(());
         }
         dirty.iter().try_for_each(|file| self.open(*file)?.sync_data())

@@ -179,44 +179,50 @@ impl Data {
             return Ok(path);
         }
         let growth = self.growing().ok_or(StoreError::Stopped)?;
-        let changed = self.settle().await?;
-        let (done, finished) = oneshot::channel();
-        growth.lock_waiting().finish.push(done);
-        self.tell(Event::Finish);
-        match finished.await.map_err(|_| StoreError::Stopped)? {
-            Ok(()) => self.place().ok_or(StoreError::Stopped),
-            // What is missing is what the changed file lost.
-            Err(FinishError::Incomplete { .. }) if let Some(file) = changed => {
-                Err(StoreError::Changed { path: self.files.shown(file) })
+        let data = Arc::clone(self);
+        self.disk.ask(Lane::Existing, move || data.create_empty_files()).await.ok_or(StoreError::Stopped)??;
+        let mut changed = None;
+        loop {
+            let (done, finished) = oneshot::channel();
+            growth.lock_waiting().finish.push(done);
+            self.tell(Event::Finish);
+            match finished.await.map_err(|_| StoreError::Stopped)? {
+                Ok(()) => return self.place().ok_or(StoreError::Stopped),
+                Err(FinishError::Changed { .. }) if changed.is_none() => changed = Some(self.settle().await?),
+                // What is missing is what the changed files lost.
+                Err(FinishError::Incomplete { .. }) if let Some(Some(file)) = changed => {
+                    return Err(StoreError::Changed { path: self.files.shown(file) });
+                }
+                Err(error) => return Err(self.finish_error(growth, error)),
             }
-            Err(error) => Err(self.finish_error(growth, error)),
         }
     }
 
-    /// Looks at every file before it gets its final name: what somebody else changed is hashed again (HOSTILE F21),
-    /// and files without bytes are created. Returns one that was changed.
+    /// Hashes again what somebody else changed (HOSTILE F21). Returns one of these files.
     async fn settle(self: &Arc<Self>) -> Result<Option<FileIndex>, StoreError> {
         let data = Arc::clone(self);
-        let looked = self.disk.ask(Lane::Existing, move || data.changed_files()).await;
-        let changed = looked.ok_or(StoreError::Stopped)??;
+        let changed = self.disk.ask(Lane::Existing, move || data.changed_files()).await.ok_or(StoreError::Stopped)?;
         for file in &changed {
             self.recheck_now(*file).await;
         }
         Ok(changed.first().copied())
     }
 
-    fn changed_files(self: &Arc<Self>) -> Result<Vec<FileIndex>, StoreError> {
-        let mut changed = Vec::new();
-        for (file, known) in self.layout.indices().zip(self.layout.files()) {
-            if known.size == 0 && self.is_selected(file) {
-                self.files.touch(file)?;
-            }
-            let had = self.layout.pieces_of(file).any(|piece| self.has(PieceIndex(piece)));
-            if had && (!self.files.is_unchanged(file, self.files.changes(file)) || self.files.is_suspect(file)) {
-                changed.push(file);
-            }
-        }
-        Ok(changed)
+    /// Nothing is ever written to files without bytes.
+    fn create_empty_files(self: &Arc<Self>) -> Result<(), StoreError> {
+        let empty = self.layout.indices().zip(self.layout.files()).filter(|(_, known)| known.size == 0);
+        let mut selected = empty.map(|(file, _)| file).filter(|file| self.is_selected(*file));
+        selected.try_for_each(|file| self.files.touch(file))
+    }
+
+    fn changed_files(&self) -> Vec<FileIndex> {
+        let had = |file: &FileIndex| self.layout.pieces_of(*file).any(|piece| self.has(PieceIndex(piece)));
+        self.layout.indices().filter(|file| had(file) && self.is_changed(*file)).collect()
+    }
+
+    /// Whether somebody else changed a file, and what it holds is not known again.
+    fn is_changed(&self, file: FileIndex) -> bool {
+        !self.files.is_unchanged(file, self.files.changes(file)) || self.files.is_suspect(file)
     }
 
     fn finish_error(&self, growth: &Growth, error: FinishError) -> StoreError {
@@ -236,13 +242,9 @@ impl Data {
     }
 
     fn rename(self: &Arc<Self>, growth: &Growth) -> Result<(), FinishError> {
-        // Once more, and now at the last moment.
-        let changed = self.layout.indices().find(|file| {
-            let changed = self.files.stamp(*file).is_some() && self.is_selected(*file);
-            changed && !self.files.is_unchanged(*file, self.files.changes(*file))
-        });
-        if let Some(file) = changed {
-            self.recheck(file);
+        // At the last moment.
+        let is_written = |file: &FileIndex| self.files.stamp(*file).is_some() && self.is_selected(*file);
+        if let Some(file) = self.layout.indices().find(|file| is_written(file) && self.is_changed(*file)) {
             return Err(FinishError::Changed { file });
         }
         let disk = |error: io::Error| FinishError::Disk(fault(&error));
@@ -257,7 +259,7 @@ impl Data {
 
     /// Makes the folders inside the data durable, with all that is in them.
     fn sync_folders(&self, growth: &Growth) -> io::Result<()> {
-        if obt_sys::sync_file_system(growth.partial.anchor())? {
+        if self.files.has_durable_names() || obt_sys::sync_file_system(growth.partial.anchor())? {
             return Ok(());
         }
         let inside = growth.partial.inside()?;

@@ -174,7 +174,7 @@ fn begin(disk: &Disk, target: &Target, done: UnboundedSender<Done>) -> Result<Be
         BTreeMap::new()
     };
     let data = data(disk, &plan.metainfo, &target.layout, base, renamed, target.wanted.clone(), done, Mode::Write);
-    let stamps = find_all(&data.files, &target.layout)?;
+    let stamps = data.files.find_all()?;
     let size: u64 = target.files.iter().filter_map(|file| target.layout.file(*file)).map(|file| file.size).sum();
     // Memory would only be filled with zeros first.
     let plenty = obt_sys::room(partial.anchor()).is_ok_and(|room| room.free / 2 > size && !room.in_memory);
@@ -214,11 +214,6 @@ fn data(
         arrived: Mutex::default(),
         growth: OnceLock::new(),
     })
-}
-
-fn find_all(files: &Files, layout: &Layout) -> Result<Vec<Option<Stamp>>, StoreError> {
-    let find = |file| files.find(file).map_err(|error| io_error("look at", &files.shown(file), error));
-    layout.indices().map(find).collect()
 }
 
 /// What is at the final name, if it is the content that is wanted: then there is nothing to download. Otherwise the
@@ -364,7 +359,7 @@ fn open_existing(
     let wanted = Bitfield::full(layout.geometry().pieces());
     let data = data(disk, metainfo, &layout, base, BTreeMap::new(), wanted, done, Mode::Read);
     data.set_place(root);
-    let mut stamps = find_all(&data.files, &layout)?;
+    let mut stamps = data.files.find_all()?;
     for (stamp, file) in stamps.iter_mut().zip(layout.files()) {
         stamp.take_if(|stamp| stamp.size != file.size);
     }
