@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use obt_wire::merkle::{FileTree, PieceTree};
-use obt_wire::metainfo::{FileKind, Metainfo};
+use obt_wire::metainfo::{File, Info, Metainfo};
 use obt_wire::peer::HashRequest;
 use obt_wire::{Bitfield, PieceIndex, Sha256Hash};
 
@@ -43,7 +43,7 @@ pub(crate) enum Answer {
     Reject,
 }
 
-/// The pieces of one file, or of several with the same bytes, hence the same root.
+/// The pieces of one file that has several, or of several files with the same bytes, hence the same root.
 #[derive(Debug)]
 struct Tree {
     tree: FileTree,
@@ -55,8 +55,6 @@ struct Tree {
 /// Where the hashes of a tree's pieces are.
 #[derive(Debug)]
 enum Layer {
-    /// There is one piece, and its hash is the root.
-    Root,
     /// In the metainfo.
     Metainfo,
     /// Some are here, by the index of the first of each run; every run is proven.
@@ -86,6 +84,9 @@ struct Source {
 pub(crate) struct Layers {
     metainfo: Arc<Metainfo>,
     trees: BTreeMap<Sha256Hash, Tree>,
+    /// The files that have one piece, whose hash is the root, by their number and in the order of their roots. There may
+    /// be 200,000 of them: what else there is to know of one is looked up when somebody asks.
+    small: Vec<u32>,
     wanted: VecDeque<(HashRequest, Purpose)>,
     sources: BTreeMap<PeerKey, Source>,
     /// Trees that answered a request, so that the next one costs nothing.
@@ -97,28 +98,34 @@ impl Layers {
     /// What `metainfo` says of the trees of its files.
     pub(crate) fn new(metainfo: &Arc<Metainfo>) -> Self {
         let mut trees: BTreeMap<Sha256Hash, Tree> = BTreeMap::new();
-        let length = metainfo.info.geometry.piece_length();
-        for file in metainfo.info.files.iter().filter(|file| file.kind == FileKind::Data) {
-            let Some(root) = file.pieces_root else { continue };
-            let Some(tree) = FileTree::new(root, file.size, length) else { continue };
-            let first = u32::try_from(file.offset / u64::from(length)).unwrap_or(u32::MAX);
+        let mut small = Vec::new();
+        let info = &metainfo.info;
+        for (number, file) in (0..).zip(&info.files) {
+            let Some((root, tree)) = file.pieces_root.zip(info.tree(file)) else { continue };
+            if tree.pieces() == 1 {
+                small.push(number);
+                continue;
+            }
+            let first = first_piece(file, info.geometry.piece_length());
             let count = u32::try_from(tree.pieces()).unwrap_or(u32::MAX);
             let entry = trees.entry(root).or_insert_with(|| Tree {
                 tree,
                 pieces: Vec::new(),
-                layer: match tree.pieces() {
-                    1 => Layer::Root,
-                    _ if metainfo.piece_layers.contains_key(&root) => Layer::Metainfo,
-                    _ => Layer::Partial(BTreeMap::new()),
+                layer: match metainfo.piece_layers.contains_key(&root) {
+                    true => Layer::Metainfo,
+                    false => Layer::Partial(BTreeMap::new()),
                 },
             });
             entry.pieces.push(first..first.saturating_add(count));
         }
+        small.shrink_to_fit();
+        small.sort_unstable_by_key(|number: &u32| root_of(info, *number));
         let missing = trees.values().filter(|tree| tree.is_partial());
         let wanted = missing.flat_map(|tree| tree.tree.piece_layer_requests()).map(|r| (r, Purpose::Layer)).collect();
         Self {
             metainfo: Arc::clone(metainfo),
             trees,
+            small,
             wanted,
             sources: BTreeMap::new(),
             built: BTreeMap::new(),
@@ -146,8 +153,9 @@ impl Layers {
     /// A piece failed and several peers sent it: the hashes of its blocks would tell who lied.
     pub(crate) fn want_blocks(&mut self, piece: PieceIndex) {
         let purpose = Purpose::Blocks(piece);
-        let tree = self.trees.values().find_map(|tree| Some((tree, tree.number_of(piece)?)));
-        let Some(request) = tree.and_then(|(tree, number)| tree.tree.block_request(number)) else {
+        let large = self.trees.values().find_map(|tree| Some((tree.tree, tree.number_of(piece)?)));
+        let found = large.or_else(|| self.small_tree(piece));
+        let Some(request) = found.and_then(|(tree, number)| tree.block_request(number)) else {
             return;
         };
         let asked = self.sources.values().flat_map(|source| &source.asked).map(|(_, purpose, _)| purpose);
@@ -214,17 +222,19 @@ impl Layers {
             return Proven::Unasked;
         };
         let (request, purpose, _) = source.asked.swap_remove(at);
-        let Some(tree) = self.trees.get_mut(&request.pieces_root) else {
+        let Some(tree) = self.tree(request.pieces_root) else {
             return Proven::Unasked;
         };
-        if !tree.tree.proves(&request, hashes) {
+        if !tree.proves(&request, hashes) {
             self.wanted.push_front((request, purpose));
             return Proven::False;
         }
         let base = hashes.get(..request.length as usize).unwrap_or_default();
         match purpose {
             Purpose::Blocks(piece) => Proven::Blocks(piece, base.to_vec()),
-            Purpose::Layer => tree.add_run(&request, base),
+            Purpose::Layer => {
+                self.trees.get_mut(&request.pieces_root).map_or(Proven::Unasked, |tree| tree.add_run(&request, base))
+            }
         }
     }
 
@@ -236,8 +246,11 @@ impl Layers {
         let Some(number) = built.needs_blocks_of(request) else {
             return built.answer(request).map_or(Answer::Reject, Answer::Hashes);
         };
-        let tree = self.trees.get(&request.pieces_root);
-        let mut pieces = tree.into_iter().flat_map(|tree| &tree.pieces).map(|range| PieceIndex(range.start + number));
+        let large = self.trees.get(&request.pieces_root).into_iter().flat_map(|tree| &tree.pieces);
+        let length = self.metainfo.info.geometry.piece_length();
+        let small = self.small_files(request.pieces_root).map(|file| first_piece(file, length));
+        let firsts = large.map(|range| range.start).chain(small);
+        let mut pieces = firsts.map(|first| PieceIndex(first.saturating_add(number)));
         pieces.find(|piece| have.has(*piece)).map_or(Answer::Reject, Answer::NeedsBlocks)
     }
 
@@ -251,6 +264,30 @@ impl Layers {
         self.built(request.pieces_root)?.answer_in_piece(request, blocks)
     }
 
+    /// The tree with this root.
+    fn tree(&self, root: Sha256Hash) -> Option<FileTree> {
+        let large = self.trees.get(&root).map(|tree| tree.tree);
+        large.or_else(|| self.metainfo.info.tree(self.small_files(root).next()?))
+    }
+
+    /// The files of one piece with this root.
+    fn small_files(&self, root: Sha256Hash) -> impl Iterator<Item = &File> {
+        let info = &self.metainfo.info;
+        let first = self.small.partition_point(|number| root_of(info, *number) < Some(root));
+        let from = self.small.get(first..).unwrap_or_default();
+        let files = from.iter().filter_map(|number| info.files.get(*number as usize));
+        files.take_while(move |file| file.pieces_root == Some(root))
+    }
+
+    /// The tree of the file of one piece that this piece is, and the piece's number in it.
+    fn small_tree(&self, piece: PieceIndex) -> Option<(FileTree, u32)> {
+        let info = &self.metainfo.info;
+        let begin = u64::from(piece.0) * u64::from(info.geometry.piece_length());
+        let at = info.files.partition_point(|file| file.offset.saturating_add(file.size) <= begin);
+        let tree = info.files.get(at).and_then(|file| info.tree(file))?;
+        (tree.pieces() == 1).then_some((tree, 0))
+    }
+
     /// The tree with this root, from its pieces up.
     fn built(&mut self, root: Sha256Hash) -> Option<&PieceTree> {
         if !self.built.contains_key(&root) {
@@ -260,15 +297,14 @@ impl Layers {
     }
 
     fn build(&mut self, root: Sha256Hash) -> Option<()> {
-        let tree = self.trees.get(&root)?;
-        let layer = match &tree.layer {
-            Layer::Root => vec![root],
-            Layer::Metainfo => self.metainfo.piece_layers.get(&root)?.clone(),
-            Layer::Partial(_) => return None,
-            Layer::Fetched(layer) => layer.clone(),
+        let layer = match self.trees.get(&root).map(|tree| &tree.layer) {
+            None => vec![root],
+            Some(Layer::Metainfo) => self.metainfo.piece_layers.get(&root)?.clone(),
+            Some(Layer::Partial(_)) => return None,
+            Some(Layer::Fetched(layer)) => layer.clone(),
         };
         let hashes = 2 * layer.len() as u64;
-        let built = PieceTree::new(tree.tree, layer)?;
+        let built = PieceTree::new(self.tree(root)?, layer)?;
         if self.built_hashes + hashes > TREE_HASHES {
             self.built.clear();
             self.built_hashes = 0;
@@ -290,6 +326,14 @@ impl Layers {
         }
         Ok(())
     }
+}
+
+fn root_of(info: &Info, number: u32) -> Option<Sha256Hash> {
+    info.files.get(number as usize)?.pieces_root
+}
+
+fn first_piece(file: &File, piece_length: u32) -> u32 {
+    u32::try_from(file.offset / u64::from(piece_length)).unwrap_or(u32::MAX)
 }
 
 impl Tree {
@@ -475,6 +519,31 @@ mod tests {
         let answer = [leaf(2), leaf(3), beside, above];
         let proven = layers.answered(A, &request, &answer);
         assert_eq!(proven, Proven::Blocks(PieceIndex(5), vec![leaf(2), leaf(3)]));
+    }
+
+    #[test]
+    fn files_of_one_piece_need_no_tree_to_ask_and_to_answer() {
+        let metainfo = metainfo(&[2, 0, 8, 1, 2]);
+        let (mut layers, mut seed, now) = (full(&metainfo), full(&metainfo), moment());
+        assert_eq!(layers.trees.len(), 1);
+        layers.add_source(A);
+        // The fourth file's piece, of one block: there is nothing below the root.
+        layers.want_blocks(PieceIndex(5));
+        assert!(layers.requests(now).is_empty());
+        layers.want_blocks(PieceIndex(6));
+        let requests = layers.requests(now);
+        let [(A, request)] = requests[..] else { panic!("{requests:?}") };
+        assert_eq!((request.base_layer, request.index, request.length), (0, 0, 2));
+        // Whoever has either of the two files with this root can tell.
+        for had in [0, 6] {
+            let mut have = Bitfield::empty(7);
+            assert_eq!(seed.answer(&request, &have), Answer::Reject);
+            have.set(PieceIndex(had));
+            assert_eq!(seed.answer(&request, &have), Answer::NeedsBlocks(PieceIndex(had)));
+        }
+        let blocks = [leaf(0), leaf(1)];
+        let answer = seed.answer_with_blocks(&request, &blocks).unwrap();
+        assert_eq!(layers.answered(A, &request, &answer), Proven::Blocks(PieceIndex(6), blocks.to_vec()));
     }
 
     #[test]
