@@ -60,8 +60,8 @@ fn consistent(info: &Info) {
     for file in &info.files {
         assert!(file.offset >= end || info.version == Version::V2 && file.size == 0);
         end = file.offset + file.size;
-        assert_eq!(file.path.is_empty(), file.kind == FileKind::Pad);
-        assert!(file.path.iter().all(|name| component(name.as_bytes()).is_ok()));
+        assert_eq!(file.path.as_str().is_empty(), file.kind == FileKind::Pad);
+        assert!(file.path.components().all(|name| component(name.as_bytes()).is_ok()));
         let rooted = info.version != Version::V1 && file.kind == FileKind::Data && file.size > 0;
         assert_eq!(file.pieces_root.is_some(), rooted);
     }

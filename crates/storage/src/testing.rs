@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use obt_wire::metainfo::{File, FileKind, Info, Version};
-use obt_wire::{Geometry, InfoHashes, Sha1Hash, Sha256Hash};
+use obt_wire::{FilePath, Geometry, InfoHashes, Sha1Hash, Sha256Hash};
 
 use crate::spans::Layout;
 
@@ -21,7 +21,13 @@ pub(crate) fn info(version: Version, sizes: &[(u64, FileKind)], geometry: Geomet
         if aligned && *size > 0 {
             at = u64::next_multiple_of(at, length);
         }
-        let file = File { path: vec![number.to_string()], size: *size, kind: *kind, offset: at, pieces_root: None };
+        let file = File {
+            path: FilePath::new([number.to_string().as_str()]).unwrap(),
+            size: *size,
+            kind: *kind,
+            offset: at,
+            pieces_root: None,
+        };
         at += size;
         file
     });

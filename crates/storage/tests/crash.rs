@@ -12,7 +12,7 @@ use obt_storage::ledger::{Action, Event, Fault, FinishError, Ledger};
 use obt_storage::resume::resume;
 use obt_storage::{FileIndex, Layout};
 use obt_wire::metainfo::{File, FileKind, Info, Version};
-use obt_wire::{Bitfield, Geometry, InfoHashes, PieceIndex, Sha1Hash};
+use obt_wire::{Bitfield, FilePath, Geometry, InfoHashes, PieceIndex, Sha1Hash};
 use proptest::prelude::*;
 
 /// Three files; piece 2 lies in the first two, piece 4 in the last two.
@@ -30,8 +30,13 @@ fn start() -> Instant {
 fn layout() -> Layout {
     let mut at = 0;
     let files = SIZES.iter().map(|size| {
-        let file =
-            File { path: vec![at.to_string()], size: *size, kind: FileKind::Data, offset: at, pieces_root: None };
+        let file = File {
+            path: FilePath::new([at.to_string().as_str()]).unwrap(),
+            size: *size,
+            kind: FileKind::Data,
+            offset: at,
+            pieces_root: None,
+        };
         at += size;
         file
     });

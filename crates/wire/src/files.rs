@@ -7,6 +7,7 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::file_path::components;
 use crate::limits::{PATH_BYTES, PATH_COMPONENT_BYTES, PATH_DEPTH};
 
 /// Why a name is not accepted as a path component, or components not as a path.
@@ -55,39 +56,48 @@ pub fn component(name: &[u8]) -> Result<&str, PathError> {
     std::str::from_utf8(name).map_err(|_| PathError::NotUtf8)
 }
 
-/// Checks a path that is given as components, at least one.
+/// Checks a path that is given as components, at least one, and appends it to `text` with `/` between them.
 ///
 /// # Errors
-/// Where a component is not acceptable, or the whole is too deep or too long.
-pub fn path<'a>(components: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<String>, PathError> {
-    let mut path = Vec::new();
-    let mut bytes = 0;
+/// Where a component is not acceptable, or the whole is too deep or too long; `text` may have got a part of it.
+pub(crate) fn append_path<'a>(
+    text: &mut String,
+    components: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<(), PathError> {
+    let (mut depth, mut bytes) = (0, 0);
     for name in components {
-        if path.len() == PATH_DEPTH {
+        if depth == PATH_DEPTH {
             return Err(PathError::TooDeep);
         }
         let name = component(name)?;
         bytes += name.len() + 1;
-        path.push(name.to_owned());
+        if depth > 0 {
+            text.push('/');
+        }
+        text.push_str(name);
+        depth += 1;
     }
-    if path.is_empty() {
-        return Err(PathError::Empty);
+    match bytes {
+        0 => Err(PathError::Empty),
+        1..=PATH_BYTES => Ok(()),
+        _ => Err(PathError::PathTooLong),
     }
-    if bytes > PATH_BYTES {
-        return Err(PathError::PathTooLong);
-    }
-    // There may be 200,000 of these.
-    path.shrink_to_fit();
-    Ok(path)
 }
 
-/// The first path that stands twice in `paths`, or that another one needs as a folder.
+/// The first path that stands twice in `paths`, or that another one needs as a folder. Components have `/` between them.
 #[must_use]
-pub fn collision<'a>(paths: impl IntoIterator<Item = &'a [String]>) -> Option<&'a [String]> {
-    let mut paths: Vec<&[String]> = paths.into_iter().collect();
-    paths.sort_unstable();
+pub fn collision<'a>(paths: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let mut paths: Vec<&str> = paths.into_iter().collect();
+    // Most lists are in order.
+    let order = |a: &&str, b: &&str| components(a).cmp(components(b));
+    if !paths.is_sorted_by(|a, b| order(a, b).is_le()) {
+        paths.sort_unstable_by(order);
+    }
     // In this order all paths below a folder follow it directly.
-    let clash = paths.windows(2).find(|pair| matches!(pair, [first, second] if second.starts_with(first)))?;
+    let below = |folder: &str, path: &str| {
+        path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let clash = paths.windows(2).find(|pair| matches!(pair, [first, second] if below(first, second)))?;
     clash.first().copied()
 }
 
@@ -153,13 +163,9 @@ mod tests {
 
     use super::*;
 
-    fn paths(texts: &[&str]) -> Vec<Vec<String>> {
-        texts.iter().map(|text| text.split('/').map(str::to_owned).collect()).collect()
-    }
-
-    fn clash(texts: &[&str]) -> Option<String> {
-        let paths = paths(texts);
-        collision(paths.iter().map(Vec::as_slice)).map(|path| path.join("/"))
+    fn path<'a>(components: impl IntoIterator<Item = &'a [u8]>) -> Result<String, PathError> {
+        let mut text = String::new();
+        append_path(&mut text, components).map(|()| text)
     }
 
     #[test]
@@ -174,6 +180,7 @@ mod tests {
         assert_eq!(component("..\\x".as_bytes()), Ok("..\\x"));
         assert_eq!(path([&b"a"[..], b".."]), Err(PathError::Dots));
         assert_eq!(path([]), Err(PathError::Empty));
+        assert_eq!(path([&b"a"[..], b"b"]), Ok("a/b".to_owned()));
     }
 
     #[test]
@@ -206,10 +213,10 @@ mod tests {
 
     #[test]
     fn p06_a_file_is_there_once_and_is_no_folder() {
-        assert_eq!(clash(&["a", "a/b"]), Some("a".into()));
-        assert_eq!(clash(&["x/a/b", "x/a-b", "x/a"]), Some("x/a".into()));
-        assert_eq!(clash(&["b", "a", "b"]), Some("b".into()));
-        assert_eq!(clash(&["a/b", "a.b", "a-b", "ab", "b"]), None);
+        assert_eq!(collision(["a", "a/b"]), Some("a"));
+        assert_eq!(collision(["x/a/b", "x/a-b", "x/a"]), Some("x/a"));
+        assert_eq!(collision(["b", "a", "b"]), Some("b"));
+        assert_eq!(collision(["a/b", "a.b", "a-b", "ab", "b"]), None);
     }
 
     #[test]
@@ -234,11 +241,11 @@ mod tests {
         fn collisions_are_those_that_a_comparison_of_all_finds(
             texts in prop::collection::vec("[ab.-]{1,2}(/[ab.-]{1,2}){0,2}", 0..8)
         ) {
-            let paths = paths(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+            let paths: Vec<Vec<&str>> = texts.iter().map(|text| text.split('/').collect()).collect();
             let clashes = paths.iter().enumerate().any(|(at, first)| {
                 paths.iter().enumerate().any(|(other, second)| at != other && second.starts_with(first))
             });
-            prop_assert_eq!(collision(paths.iter().map(Vec::as_slice)).is_some(), clashes);
+            prop_assert_eq!(collision(texts.iter().map(String::as_str)).is_some(), clashes);
         }
     }
 }

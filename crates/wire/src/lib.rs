@@ -9,6 +9,7 @@ pub mod bencode;
 pub mod bitfield;
 pub mod compact;
 pub mod extension;
+pub mod file_path;
 pub mod files;
 pub mod geometry;
 pub mod ids;
@@ -25,5 +26,6 @@ pub mod urls;
 mod text;
 
 pub use bitfield::Bitfield;
+pub use file_path::FilePath;
 pub use geometry::{BLOCK_SIZE, Block, Geometry, PieceIndex};
 pub use ids::{InfoHash, InfoHashes, PeerId, Sha1Hash, Sha256Hash};

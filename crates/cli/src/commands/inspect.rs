@@ -95,7 +95,7 @@ fn torrent(path: &Path, output: Output) -> anyhow::Result<()> {
     ];
     table(output, &rows)?;
     for file in info.files.iter().filter(|file| file.kind == FileKind::Data) {
-        output.line(format_args!("{:>12}  {}", show_bytes(file.size), plain(&file.path.join("/"))))?;
+        output.line(format_args!("{:>12}  {}", show_bytes(file.size), plain(file.path.as_str())))?;
     }
     Ok(())
 }
@@ -104,7 +104,7 @@ fn as_json(metainfo: &Metainfo) -> Value {
     let info = &metainfo.info;
     let files = info.files.iter().filter(|file| file.kind == FileKind::Data).map(|file| {
         let root = file.pieces_root.map(|root| root.to_string());
-        json!({"path": file.path.join("/"), "size": file.size, "pieces_root": root})
+        json!({"path": file.path.as_str(), "size": file.size, "pieces_root": root})
     });
     json!({
         "name": info.name, "protocol": protocol(info.version), "size": data_size(metainfo),

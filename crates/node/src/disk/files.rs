@@ -42,12 +42,23 @@ pub(super) struct Base {
 }
 
 impl Base {
-    fn path<'a>(&'a self, listed: &'a [String]) -> Option<Vec<&'a OsStr>> {
-        if !listed.starts_with(&self.only_below) {
-            return None;
+    /// `listed` has its components with `/` between them.
+    fn path<'a>(&'a self, listed: &'a str) -> Option<Vec<&'a OsStr>> {
+        let components = listed.split_terminator('/');
+        let mut path: Vec<&OsStr> = self.prefix.iter().map(OsString::as_os_str).collect();
+        let mut only_below = self.only_below.iter();
+        let mut stripped = 0;
+        for component in components {
+            if only_below.next().is_some_and(|folder| folder != component) {
+                return None;
+            }
+            if stripped < self.strip {
+                stripped += 1;
+            } else {
+                path.push(OsStr::new(component));
+            }
         }
-        let rest = listed.get(self.strip..)?;
-        Some(self.prefix.iter().map(OsString::as_os_str).chain(rest.iter().map(OsStr::new)).collect())
+        (stripped == self.strip && only_below.next().is_none()).then_some(path)
     }
 }
 
@@ -112,7 +123,7 @@ pub(super) struct Files {
     writable: bool,
     base: RwLock<Arc<Base>>,
     /// Files that have another path than listed, because the file system cannot keep their names apart.
-    renamed: BTreeMap<usize, Vec<String>>,
+    renamed: BTreeMap<usize, String>,
     preallocate: AtomicBool,
     slots: Vec<Slot>,
     /// Files that were written since the last sync, each once.
@@ -128,7 +139,7 @@ impl Files {
         metainfo: Arc<Metainfo>,
         layout: Arc<Layout>,
         base: Base,
-        renamed: BTreeMap<usize, Vec<String>>,
+        renamed: BTreeMap<usize, String>,
         writable: bool,
     ) -> Self {
         let slots = layout.indices().map(|_| Slot::default()).collect();
@@ -136,7 +147,19 @@ impl Files {
         let (preallocate, dirty) = (AtomicBool::new(false), Mutex::default());
         // What an earlier process created is not known to be durable by name.
         let (created, durable) = (AtomicU64::new(1), AtomicU64::new(0));
-        Self { metainfo, layout, disk: disk.clone(), writable, base, renamed, preallocate, slots, dirty, created, durable }
+        Self {
+            metainfo,
+            layout,
+            disk: disk.clone(),
+            writable,
+            base,
+            renamed,
+            preallocate,
+            slots,
+            dirty,
+            created,
+            durable,
+        }
     }
 
     /// Whether files that are created from here on get their room at once.
@@ -153,10 +176,10 @@ impl Files {
         Arc::clone(&self.base.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn listed(&self, file: FileIndex) -> &[String] {
+    fn listed(&self, file: FileIndex) -> &str {
         let listed = self.layout.file(file).map_or(usize::MAX, |file| file.listed as usize);
-        let renamed = self.renamed.get(&listed).or_else(|| self.metainfo.info.files.get(listed).map(|file| &file.path));
-        renamed.map_or(&[], Vec::as_slice)
+        let renamed = self.renamed.get(&listed).map(String::as_str);
+        renamed.or_else(|| Some(self.metainfo.info.files.get(listed)?.path.as_str())).unwrap_or_default()
     }
 
     /// What a file looked like after our last write.

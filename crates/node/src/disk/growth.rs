@@ -263,12 +263,14 @@ impl Data {
             return Ok(());
         }
         let inside = growth.partial.inside()?;
-        let paths = self.metainfo.info.data_files().map(|(_, file)| file.path.as_slice());
-        let folders: std::collections::BTreeSet<&[String]> =
-            paths.flat_map(|path| (0..path.len()).map(|depth| &path[..depth])).collect();
+        let paths = self.metainfo.info.data_files().map(|(_, file)| file.path.as_str());
+        // What ends before a `/`, and the folder of all.
+        let above = |path: &'_ str| path.rmatch_indices('/').map(|(at, _)| at).chain([0]).collect::<Vec<_>>();
+        let folders: std::collections::BTreeSet<&str> =
+            paths.flat_map(|path| above(path).into_iter().map(|end| &path[..end])).collect();
         for folder in folders {
             let mut path = vec![obt_storage::names::DATA];
-            path.extend(folder.iter().map(String::as_str));
+            path.extend(folder.split_terminator('/'));
             rustix::fs::fsync(obt_sys::open_folder_beneath(&inside, &path)?)?;
         }
         Ok(())

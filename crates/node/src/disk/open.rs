@@ -11,7 +11,7 @@ use obt_storage::ledger::Ledger;
 use obt_storage::names::{self, Found, Place};
 use obt_storage::resume::{Resume, resume};
 use obt_storage::{FileIndex, Journal, Layout, Slot, Stamp, journal};
-use obt_wire::metainfo::Metainfo;
+use obt_wire::metainfo::{File as TorrentFile, Metainfo};
 use obt_wire::{Bitfield, PieceIndex};
 use rustix::fs::FileType;
 use tokio::sync::mpsc::UnboundedSender;
@@ -168,8 +168,10 @@ fn begin(disk: &Disk, target: &Target, done: UnboundedSender<Done>) -> Result<Be
         only_below: Vec::new(),
     };
     let renamed = if !info.single_file && partial.folds_names().map_err(failed)? {
-        let paths = info.files.iter().map(|file| file.path.as_slice());
-        names::unfolded(paths)
+        let components = |file: &TorrentFile| file.path.components().map(str::to_owned).collect();
+        let paths: Vec<Vec<String>> = info.files.iter().map(components).collect();
+        let renamed = names::unfolded(paths.iter().map(Vec::as_slice)).into_iter();
+        renamed.map(|(listed, path)| (listed, path.join("/"))).collect()
     } else {
         BTreeMap::new()
     };
@@ -195,7 +197,7 @@ fn data(
     metainfo: &Arc<Metainfo>,
     layout: &Arc<Layout>,
     base: Base,
-    renamed: BTreeMap<usize, Vec<String>>,
+    renamed: BTreeMap<usize, String>,
     wanted: Bitfield,
     done: UnboundedSender<Done>,
     mode: Mode,

@@ -56,7 +56,7 @@ impl Checked {
 pub fn check(root: &Path, metainfo: &Metainfo, watch: &Watch) -> Result<Checked, HashError> {
     let info = &metainfo.info;
     let root = if info.single_file { Root::file(root) } else { Root::folder(root) };
-    let stamp = |file: &File| root.stamp(&file.path).filter(|_| file.kind == FileKind::Data);
+    let stamp = |file: &File| root.stamp(file.path.as_str()).filter(|_| file.kind == FileKind::Data);
     let before: Vec<Option<Stamp>> = info.files.iter().map(stamp).collect();
     let there: Vec<bool> = before.iter().map(Option::is_some).collect();
     watch.set_total(info.size());
@@ -77,9 +77,9 @@ pub fn check(root: &Path, metainfo: &Metainfo, watch: &Watch) -> Result<Checked,
         let length = u64::from(info.geometry.piece_length());
         let whole = (file.offset / length..(file.offset + file.size).div_ceil(length))
             .all(|piece| u32::try_from(piece).is_ok_and(|piece| have.has(PieceIndex(piece))));
-        let whole = if file.size == 0 { root.open(&file.path).is_ok() } else { whole };
+        let whole = if file.size == 0 { root.open(file.path.as_str()).is_ok() } else { whole };
         let good = whole && unchanged && before.is_some_and(|stamp| stamp.size == file.size);
-        files.push(CheckedFile { path: file.path.join("/"), size: file.size, stamp: before, good });
+        files.push(CheckedFile { path: file.path.to_string(), size: file.size, stamp: before, good });
     }
     Ok(Checked { have, files })
 }

@@ -1,6 +1,5 @@
 //! A path into a torrent.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use obt_storage::journal::{self, Stamp};
@@ -79,9 +78,11 @@ fn stamps_if_same(path: &Path, metainfo: &Metainfo) -> Result<Option<Vec<Stamp>>
     if found.single_file != info.single_file || found.files.len() != info.data_files().count() {
         return Ok(None);
     }
-    let on_disk: BTreeMap<&[String], Stamp> =
-        found.files.iter().map(|file| (file.below.as_slice(), file.stamp)).collect();
-    let stamp = |file: &File| on_disk.get(if info.single_file { &[][..] } else { file.path.as_slice() }).copied();
+    let find = |path: &str| found.files.binary_search_by(|file| file.below.split('/').cmp(path.split('/'))).ok();
+    let stamp = |file: &File| {
+        let at = find(if info.single_file { "" } else { file.path.as_str() })?;
+        found.files.get(at).map(|file| file.stamp)
+    };
     let stamps = info.data_files().map(|(_, file)| stamp(file).filter(|stamp| stamp.size == file.size));
     Ok(stamps.collect())
 }
@@ -95,12 +96,8 @@ pub fn make(path: &Path, name: &str, options: MakeOptions, watch: &Watch) -> Res
     let Scan { single_file, files, skipped } = scan(path)?;
     watch.set_total(files.iter().map(|file| file.stamp.size).sum());
     let draft = draft(&files, single_file, name, options)?;
-    let on_disk: BTreeMap<&[String], &Found> = files.iter().map(|file| (file.below.as_slice(), file)).collect();
-    let find = |below: &[String]| on_disk.get(if single_file { &[][..] } else { below }).copied();
-    let data = |kind| kind == FileKind::Data;
-    let found: Vec<Option<&Found>> =
-        draft.files().iter().map(|file| data(file.kind).then(|| find(&file.path)).flatten()).collect();
-    let there: Vec<bool> = found.iter().map(Option::is_some).collect();
+    // The data files of the draft are those that were found, in the same order.
+    let there: Vec<bool> = draft.files().iter().map(|file| file.kind == FileKind::Data).collect();
     let root = if single_file { Root::file(path) } else { Root::folder(path) };
     let (geometry, version) = (draft.geometry(), draft.version());
     let laid = Laid { files: draft.files(), root: &root, there: &there, geometry, version };
@@ -110,19 +107,19 @@ pub fn make(path: &Path, name: &str, options: MakeOptions, watch: &Watch) -> Res
             return Err(HashError::Changed(root.shown(&file.below)));
         }
     }
-    let stamps = found.into_iter().flatten().map(|file| file.stamp).collect();
+    let stamps = files.iter().map(|file| file.stamp).collect();
+    drop(files);
     Ok(Made { metainfo: finish(draft, &hashes)?, stamps, skipped })
 }
 
 fn draft(files: &[Found], single_file: bool, name: &str, options: MakeOptions) -> Result<Draft, HashError> {
-    let mut sorted: Vec<(Vec<String>, u64)> = files.iter().map(|file| (file.below.clone(), file.stamp.size)).collect();
-    sorted.sort_unstable();
-    let sizes: Vec<u64> = sorted.iter().map(|(_, size)| *size).collect();
+    let listed: Vec<(&str, u64)> = files.iter().map(|file| (&*file.below, file.stamp.size)).collect();
+    let sizes: Vec<u64> = listed.iter().map(|(_, size)| *size).collect();
     let length = options.piece_length.unwrap_or_else(|| piece_length(&sizes));
     Ok(if single_file {
         Draft::file(name, sizes.iter().sum(), length, options.version)?
     } else {
-        Draft::folder(name, sorted, length, options.version)?
+        Draft::folder_of(name, listed, length, options.version)?
     })
 }
 

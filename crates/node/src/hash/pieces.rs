@@ -373,8 +373,8 @@ fn open<'a>(laid: &Laid<'_>, last: &'a mut Option<Open>, number: usize) -> Resul
 }
 
 impl Laid<'_> {
-    fn below(&self, number: usize) -> &[String] {
-        self.files.get(number).map(|file| file.path.as_slice()).unwrap_or_default()
+    fn below(&self, number: usize) -> &str {
+        self.files.get(number).map(|file| file.path.as_str()).unwrap_or_default()
     }
 
     fn shown(&self, number: usize) -> PathBuf {

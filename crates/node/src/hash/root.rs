@@ -40,22 +40,22 @@ impl Root {
         Self { path: path.to_owned(), place }
     }
 
-    /// The path of a file, to name it.
-    pub(super) fn shown(&self, below: &[String]) -> PathBuf {
+    /// The path of a file, to name it; its components have `/` between them.
+    pub(super) fn shown(&self, below: &str) -> PathBuf {
         match self.place {
             Place::File => self.path.clone(),
-            Place::Folder(_) | Place::Nothing => below.iter().fold(self.path.clone(), |path, name| path.join(name)),
+            Place::Folder(_) | Place::Nothing => self.path.join(below),
         }
     }
 
     /// Opens a file to read it; a pipe or device, which could wait for ever or act, is none.
-    pub(super) fn open(&self, below: &[String]) -> io::Result<File> {
+    pub(super) fn open(&self, below: &str) -> io::Result<File> {
         let file = match &self.place {
             Place::File => {
                 let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
                 File::from(rustix::fs::open(&self.path, flags, Mode::empty())?)
             }
-            Place::Folder(folder) => obt_sys::open_beneath(folder, below, Access::Read)?,
+            Place::Folder(folder) => obt_sys::open_beneath(folder, &components(below), Access::Read)?,
             Place::Nothing => return Err(io::ErrorKind::NotFound.into()),
         };
         match is_regular(&rustix::fs::fstat(&file)?) {
@@ -65,14 +65,18 @@ impl Root {
     }
 
     /// What a file looks like; None where there is none.
-    pub(super) fn stamp(&self, below: &[String]) -> Option<Stamp> {
+    pub(super) fn stamp(&self, below: &str) -> Option<Stamp> {
         let found = match &self.place {
             Place::File => rustix::fs::stat(&self.path).ok(),
-            Place::Folder(folder) => obt_sys::stat_beneath(folder, below).ok(),
+            Place::Folder(folder) => obt_sys::stat_beneath(folder, &components(below)).ok(),
             Place::Nothing => None,
         };
         found.filter(is_regular).map(|found| stamp_of_stat(&found))
     }
+}
+
+fn components(below: &str) -> Vec<&str> {
+    below.split_terminator('/').collect()
 }
 
 fn is_regular(found: &Stat) -> bool {

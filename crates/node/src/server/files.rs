@@ -197,7 +197,7 @@ impl Served<'_> {
             FileKind::Pad => Body::from_stream(zeros(length)),
             FileKind::Data => self.body(range).await?,
         };
-        let name = self.file.path.last().map_or("", String::as_str);
+        let name = self.file.path.last().unwrap_or_default();
         let mut response = (status, body).into_response();
         let mut put = |header, value: String| {
             HeaderValue::try_from(value).map(|value| response.headers_mut().insert(header, value))
@@ -352,10 +352,12 @@ fn media_type(name: &str) -> &'static str {
 fn index(metainfo: &Metainfo, path: &[String]) -> Response {
     let mut names: Vec<(String, Option<u64>)> = Vec::new();
     for (_, file) in metainfo.info.data_files().filter(|(_, file)| file.path.starts_with(path)) {
-        let (Some(name), inside) = (file.path.get(path.len()), file.path.len() > path.len() + 1) else {
+        let mut below = file.path.components().skip(path.len());
+        let Some(name) = below.next() else {
             continue;
         };
-        names.push(if inside { (format!("{name}/"), None) } else { (name.clone(), Some(file.size)) });
+        let is_folder = below.next().is_some();
+        names.push(if is_folder { (format!("{name}/"), None) } else { (name.to_owned(), Some(file.size)) });
     }
     names.sort_unstable();
     names.dedup();

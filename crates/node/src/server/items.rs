@@ -178,7 +178,7 @@ fn version(entry: &Entry) -> ItemVersion {
 
 fn files(metainfo: &Metainfo) -> Vec<ItemFile> {
     let files = metainfo.info.data_files();
-    files.map(|(_, file)| ItemFile { path: file.path.join("/"), size: file.size }).collect()
+    files.map(|(_, file)| ItemFile { path: file.path.to_string(), size: file.size }).collect()
 }
 
 /// What the catalogue keeps of a metainfo, but for where its blob is.

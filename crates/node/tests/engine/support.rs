@@ -85,7 +85,7 @@ impl Item {
     pub(crate) fn assert_same(&self, download: &Path) {
         for (_, file) in self.metainfo.info.data_files() {
             let below: PathBuf =
-                if self.metainfo.info.single_file { PathBuf::new() } else { file.path.iter().collect() };
+                if self.metainfo.info.single_file { PathBuf::new() } else { file.path.components().collect() };
             let read = |root: &Path| fs::read(if below == Path::new("") { root.to_owned() } else { root.join(&below) });
             assert!(read(download).unwrap() == read(&self.root).unwrap(), "{} differs", below.display());
         }

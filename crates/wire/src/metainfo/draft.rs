@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{File, FileKind, Info, Metainfo, MetainfoError, Version};
 use crate::bencode::Writer;
+use crate::file_path::{FilePath, PathText};
 use crate::files;
 use crate::geometry::{BLOCK_SIZE, Geometry};
 use crate::ids::{Sha1Hash, Sha256Hash};
@@ -30,7 +31,8 @@ impl Draft {
     /// # Errors
     /// Where a reader would refuse the name or the size.
     pub fn file(name: &str, size: u64, piece_length: u32, version: Version) -> Result<Self, MetainfoError> {
-        Self::new(name, vec![(vec![name.to_owned()], size)], true, piece_length, version)
+        files::component(name.as_bytes())?;
+        Self::new(name, vec![(name, size)], true, piece_length, version)
     }
 
     /// A folder called `name` with files of these paths and sizes, in any order.
@@ -43,20 +45,34 @@ impl Draft {
         piece_length: u32,
         version: Version,
     ) -> Result<Self, MetainfoError> {
+        for name in files.iter().flat_map(|(path, _)| path) {
+            files::component(name.as_bytes())?;
+        }
+        let joined: Vec<(String, u64)> = files.into_iter().map(|(path, size)| (path.join("/"), size)).collect();
+        Self::folder_of(name, joined.iter().map(|(path, size)| (path.as_str(), *size)).collect(), piece_length, version)
+    }
+
+    /// The same of paths whose components have `/` between them.
+    ///
+    /// # Errors
+    /// As [`folder`](Self::folder).
+    pub fn folder_of(
+        name: &str,
+        files: Vec<(&str, u64)>,
+        piece_length: u32,
+        version: Version,
+    ) -> Result<Self, MetainfoError> {
         Self::new(name, files, false, piece_length, version)
     }
 
     fn new(
         name: &str,
-        mut files: Vec<(Vec<String>, u64)>,
+        mut files: Vec<(&str, u64)>,
         single_file: bool,
         piece_length: u32,
         version: Version,
     ) -> Result<Self, MetainfoError> {
         files::component(name.as_bytes())?;
-        for (path, _) in &files {
-            files::path(path.iter().map(|name| name.as_bytes()))?;
-        }
         if files.is_empty() {
             return Err(MetainfoError::NoFiles);
         }
@@ -64,11 +80,11 @@ impl Draft {
             return Err(MetainfoError::Invalid("piece length"));
         }
         // Component by component: the order in which a reader meets the files of a file tree.
-        files.sort_unstable();
-        if let Some(path) = files::collision(files.iter().map(|(path, _)| path.as_slice())) {
-            return Err(MetainfoError::Collision(path.join("/")));
+        files.sort_unstable_by(|(a, _), (b, _)| a.split('/').cmp(b.split('/')));
+        if let Some(path) = files::collision(files.iter().map(|(path, _)| *path)) {
+            return Err(MetainfoError::Collision(path.to_owned()));
         }
-        let alone = matches!(&files[..], [(path, _)] if path[..] == [name]);
+        let alone = matches!(&files[..], [(path, _)] if *path == name);
         if version == Version::V2 && alone && !single_file {
             return Err(MetainfoError::Ambiguous);
         }
@@ -117,7 +133,10 @@ impl Draft {
         if self.version != Version::V1 {
             self.set_roots(&layers)?;
         }
-        let info = Info::parse(Bytes::from(self.info(pieces)))?;
+        let bytes = Bytes::from(self.info(pieces));
+        // The same files come out of the bytes.
+        drop(std::mem::take(&mut self.files));
+        let info = Info::parse(bytes)?;
         let mut metainfo = Metainfo::new(info);
         if self.version != Version::V1 {
             let data = metainfo.info.files.iter().filter(|file| file.kind == FileKind::Data);
@@ -187,7 +206,7 @@ impl Draft {
             }
             writer.key("length").uint(file.size).key("path").list();
             match file.kind {
-                FileKind::Data => file.path.iter().for_each(|name| _ = writer.bytes(name)),
+                FileKind::Data => file.path.components().for_each(|name| _ = writer.bytes(name)),
                 FileKind::Pad => _ = writer.bytes(".pad").bytes(file.size.to_string()),
             }
             writer.end().end();
@@ -197,12 +216,13 @@ impl Draft {
 
     fn write_tree(&self, writer: &mut Writer<'_>) {
         writer.dict();
-        let mut folder: &[String] = &[];
+        let mut folder: Vec<&str> = Vec::new();
         for file in self.files.iter().filter(|file| file.kind == FileKind::Data) {
-            let Some((name, parents)) = file.path.split_last() else {
+            let mut parents: Vec<&str> = file.path.components().collect();
+            let Some(name) = parents.pop() else {
                 continue;
             };
-            let shared = folder.iter().zip(parents).take_while(|(open, wanted)| open == wanted).count();
+            let shared = folder.iter().zip(&parents).take_while(|(open, wanted)| open == wanted).count();
             folder.iter().skip(shared).for_each(|_| _ = writer.end());
             parents.iter().skip(shared).for_each(|name| _ = writer.key(name).dict());
             folder = parents;
@@ -219,7 +239,7 @@ impl Draft {
 
 /// The files with their offsets and the pads that a hybrid needs, and how they are cut.
 fn layout(
-    files: Vec<(Vec<String>, u64)>,
+    files: Vec<(&str, u64)>,
     piece_length: u32,
     version: Version,
 ) -> Result<(Vec<File>, Geometry), MetainfoError> {
@@ -236,8 +256,10 @@ fn layout(
     let geometry = geometry.filter(|geometry| geometry.pieces() <= PIECES).ok_or(MetainfoError::TooMany("pieces"))?;
     let piece_length = u64::from(piece_length);
     let mut laid = Vec::with_capacity(if pads { 2 * files.len() } else { files.len() });
+    let mut paths = PathText::default();
     let mut offset = 0;
     for (path, size) in files {
+        let path = paths.push(path.split('/').map(str::as_bytes))?;
         laid.push(File { path, size, kind: FileKind::Data, offset, pieces_root: None });
         offset += size;
         let pad = (piece_length - offset % piece_length) % piece_length;
@@ -245,9 +267,12 @@ fn layout(
             continue;
         }
         if pads {
-            laid.push(File { path: Vec::new(), size: pad, kind: FileKind::Pad, offset, pieces_root: None });
+            laid.push(File { path: FilePath::default(), size: pad, kind: FileKind::Pad, offset, pieces_root: None });
         }
         offset += pad;
     }
+    let data = laid.iter_mut().filter(|file| file.kind == FileKind::Data);
+    paths.share(data.map(|file| &mut file.path));
+    laid.shrink_to_fit();
     Ok((laid, geometry))
 }

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::tree::{self, Leaf};
 use super::{File, FileKind, Info, MetainfoError, Version};
 use crate::bencode::{Document, Limits, Value};
+use crate::file_path::{FilePath, PathText};
 use crate::files::{self, PathError};
 use crate::geometry::{BLOCK_SIZE, Geometry};
 use crate::ids::{InfoHashes, Sha1Hash, Sha256Hash};
@@ -25,6 +26,14 @@ impl Info {
         let unhashed = parse(document.root())?;
         drop(document);
         Ok(unhashed.with_bytes(bytes))
+    }
+
+    /// Reads the info dictionary of a .torrent file that is decoded already; `bytes` are those of `value`.
+    pub(super) fn parse_decoded(value: Value<'_>, bytes: Bytes) -> Result<Self, MetainfoError> {
+        if bytes.len() > INFO_BYTES {
+            return Err(MetainfoError::TooLong(INFO_BYTES));
+        }
+        Ok(parse(value)?.with_bytes(bytes))
     }
 
     /// Reads the info dictionary of a torrent of which only hashes are known (BEP 9).
@@ -155,6 +164,7 @@ impl<'a> Fields<'a> {
         let mut listing = Listing::default();
         if version == Version::V2 {
             listing.read_tree(self.file_tree.ok_or(MetainfoError::Missing("file tree"))?)?;
+            listing.share_paths();
             // A file that is called as the torrent is the torrent (BEP 52).
             let single_file = matches!(&listing.files[..], [file] if file.path == [name]) && listing.symlinks == 0;
             return Ok((listing, single_file));
@@ -162,7 +172,8 @@ impl<'a> Fields<'a> {
         let single_file = match (self.length, self.files) {
             (Some(length), None) => {
                 let size = length.as_uint().ok_or(MetainfoError::Invalid("length"))?;
-                listing.push(vec![name.to_owned()], size, None)?;
+                listing.push([name.as_bytes()], size, None)?;
+                listing.share_paths();
                 true
             }
             (None, Some(files)) => {
@@ -209,17 +220,26 @@ struct Listing {
     data_files: usize,
     /// Bytes up to here, pads included.
     size: u64,
-    /// Components and bytes of all paths: a few bytes of a file tree can stand for long paths.
+    /// Components and text of all paths: a few bytes of a file tree can stand for long paths.
     components: usize,
-    path_bytes: usize,
+    paths: PathText,
 }
 
 impl Listing {
-    fn push(&mut self, path: Vec<String>, size: u64, pieces_root: Option<Sha256Hash>) -> Result<(), MetainfoError> {
-        self.components += path.len();
-        self.path_bytes += path.iter().map(String::len).sum::<usize>();
+    /// Adds a file; it has its path once all are there and [shared](Self::share_paths).
+    fn push<'a>(
+        &mut self,
+        path: impl IntoIterator<Item = &'a [u8]>,
+        size: u64,
+        pieces_root: Option<Sha256Hash>,
+    ) -> Result<(), MetainfoError> {
+        let mut depth = 0;
+        let path = self.paths.push(path.into_iter().inspect(|_| depth += 1))?;
+        self.components += depth;
         self.data_files += 1;
-        if self.data_files > FILES || self.components > PATHS_COMPONENTS || self.path_bytes > PATHS_BYTES {
+        // Between components stands one byte more each.
+        let bytes = self.paths.len() + self.data_files - self.components;
+        if self.data_files > FILES || self.components > PATHS_COMPONENTS || bytes > PATHS_BYTES {
             return Err(MetainfoError::TooMany("files"));
         }
         self.add(File { path, size, kind: FileKind::Data, offset: self.size, pieces_root })
@@ -236,11 +256,19 @@ impl Listing {
         for entry in list.as_list().ok_or(MetainfoError::Invalid("files"))? {
             self.read_entry(entry)?;
         }
+        self.share_paths();
         let data = self.files.iter().filter(|file| file.kind == FileKind::Data);
-        if let Some(path) = files::collision(data.map(|file| file.path.as_slice())) {
-            return Err(MetainfoError::Collision(path.join("/")));
+        if let Some(path) = files::collision(data.map(|file| file.path.as_str())) {
+            return Err(MetainfoError::Collision(path.to_owned()));
         }
         Ok(())
+    }
+
+    /// Gives the files their paths, when all of them are there.
+    fn share_paths(&mut self) {
+        let data = self.files.iter_mut().filter(|file| file.kind == FileKind::Data);
+        self.paths.share(data.map(|file| &mut file.path));
+        self.files.shrink_to_fit();
     }
 
     fn read_entry(&mut self, entry: Value<'_>) -> Result<(), MetainfoError> {
@@ -264,10 +292,21 @@ impl Listing {
         if attributes.contains(&b'p') {
             return self.pad(size);
         }
-        match (components(path), path_utf8) {
-            (Err(MetainfoError::Path(PathError::NotUtf8)), Some(utf8)) => self.push(components(utf8)?, size, None),
-            (path, _) => self.push(path?, size, None),
+        match (self.push_names(path, size), path_utf8) {
+            (Err(MetainfoError::Path(PathError::NotUtf8)), Some(utf8)) => self.push_names(utf8, size),
+            (pushed, _) => pushed,
         }
+    }
+
+    fn push_names<'a>(&mut self, path: impl Iterator<Item = Value<'a>>, size: u64) -> Result<(), MetainfoError> {
+        let mut invalid = false;
+        let names = path.map_while(|name| {
+            let bytes = name.as_bytes();
+            invalid |= bytes.is_none();
+            bytes
+        });
+        let pushed = self.push(names, size, None);
+        if invalid { Err(MetainfoError::Invalid("path")) } else { pushed }
     }
 
     /// Pads of no length say nothing, and there cannot be more of the others than files between which they stand.
@@ -278,16 +317,13 @@ impl Listing {
         if size >= u64::from(PIECE_LENGTH) || self.files.len() > 2 * self.data_files {
             return Err(MetainfoError::Invalid("attr"));
         }
-        self.add(File { path: Vec::new(), size, kind: FileKind::Pad, offset: self.size, pieces_root: None })
+        self.add(File { path: FilePath::default(), size, kind: FileKind::Pad, offset: self.size, pieces_root: None })
     }
 
     /// The `file tree` of v2.
     fn read_tree(&mut self, tree: Value<'_>) -> Result<(), MetainfoError> {
         tree::walk(tree, |path, leaf| match leaf {
-            Leaf::File { size, pieces_root } => {
-                let path = files::path(path.iter().map(|name| name.as_bytes()))?;
-                self.push(path, size, pieces_root)
-            }
+            Leaf::File { size, pieces_root } => self.push(path.iter().map(|name| name.as_bytes()), size, pieces_root),
             Leaf::Symlink => {
                 self.symlinks = self.symlinks.saturating_add(1);
                 Ok(())
@@ -303,7 +339,7 @@ impl Listing {
                 return Ok(());
             };
             let file = data.next().ok_or(MetainfoError::Inconsistent)?;
-            if file.size != size || file.path != path {
+            if file.size != size || file.path != *path {
                 return Err(MetainfoError::Inconsistent);
             }
             file.pieces_root = pieces_root;
@@ -356,15 +392,4 @@ impl Listing {
         let whole = self.size == geometry.wire_bytes();
         if whole && self.files.iter().all(aligned) { Ok(()) } else { Err(MetainfoError::Inconsistent) }
     }
-}
-
-fn components<'a>(path: impl Iterator<Item = Value<'a>>) -> Result<Vec<String>, MetainfoError> {
-    let mut invalid = false;
-    let names = path.map_while(|name| {
-        let bytes = name.as_bytes();
-        invalid |= bytes.is_none();
-        bytes
-    });
-    let path = files::path(names);
-    if invalid { Err(MetainfoError::Invalid("path")) } else { Ok(path?) }
 }

@@ -17,6 +17,7 @@ use thiserror::Error;
 
 pub use self::draft::Draft;
 use crate::bencode::BencodeError;
+use crate::file_path::FilePath;
 use crate::files::PathError;
 use crate::geometry::Geometry;
 use crate::ids::{InfoHashes, Sha1Hash, Sha256Hash};
@@ -100,7 +101,7 @@ pub enum FileKind {
 pub struct File {
     /// Path below the torrent's folder, as checked components; of a single-file torrent, its name alone; of a pad,
     /// nothing.
-    pub path: Vec<String>,
+    pub path: FilePath,
     /// Length, bytes.
     pub size: u64,
     /// Data or padding.

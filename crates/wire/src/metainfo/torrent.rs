@@ -21,13 +21,25 @@ impl Metainfo {
     /// # Errors
     /// Where it cannot be used, see [`MetainfoError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, MetainfoError> {
+        Self::read(bytes, Bytes::copy_from_slice)
+    }
+
+    /// The same of bytes that stay: [`Info::bytes`] is a part of them, not a copy.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_shared(bytes: &Bytes) -> Result<Self, MetainfoError> {
+        Self::read(bytes, |info| bytes.slice_ref(info))
+    }
+
+    fn read(bytes: &[u8], keep: impl FnOnce(&[u8]) -> Bytes) -> Result<Self, MetainfoError> {
         if bytes.len() > METAINFO_BYTES {
             return Err(MetainfoError::TooLong(METAINFO_BYTES));
         }
         let document = Document::decode(bytes, Limits::METAINFO)?;
         let dict = document.root().as_dict().ok_or(MetainfoError::Missing("info"))?;
-        let raw_info = raw_info(dict)?;
-        let mut metainfo = Self::new(Info::parse(Bytes::copy_from_slice(raw_info))?);
+        let info = the_info(dict)?;
+        let mut metainfo = Self::new(Info::parse_decoded(info, keep(info.raw()))?);
         metainfo.trackers = trackers(dict);
         metainfo.web_seeds = web_seeds(dict);
         metainfo.comment = text(dict, "comment");
@@ -107,11 +119,11 @@ impl Metainfo {
     }
 }
 
-/// The bytes of the one info dictionary.
-fn raw_info<'a>(dict: Dict<'a>) -> Result<&'a [u8], MetainfoError> {
+/// The one info dictionary.
+fn the_info<'a>(dict: Dict<'a>) -> Result<Value<'a>, MetainfoError> {
     let mut infos = dict.iter().filter(|(key, _)| *key == b"info");
     let (_, info) = infos.next().ok_or(MetainfoError::Missing("info"))?;
-    if infos.next().is_some() { Err(MetainfoError::TwoInfos) } else { Ok(info.raw()) }
+    if infos.next().is_some() { Err(MetainfoError::TwoInfos) } else { Ok(info) }
 }
 
 fn text(dict: Dict<'_>, key: &str) -> Option<String> {

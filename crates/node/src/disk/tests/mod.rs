@@ -64,7 +64,7 @@ impl Content {
                 pieces[(at / u64::from(PIECE)) as usize][(at % u64::from(PIECE)) as usize] = *byte;
             }
             layers.push(layer(&v2_bytes(bytes.clone())));
-            files.push((file.path.clone(), bytes));
+            files.push((file.path.components().map(str::to_owned).collect(), bytes));
         }
         let v1: Vec<Sha1Hash> = pieces.iter().map(|piece| Sha1Hash(Sha1::digest(piece).into())).collect();
         let v1 = if draft.version() == Version::V2 { Vec::new() } else { v1 };
