@@ -20,6 +20,7 @@ use crate::settings::Settings;
 use crate::stop::Stop;
 
 fn main() -> ExitCode {
+    obt_node::bound_heap();
     let cli = Cli::parse();
     start_log(cli.common.verbose);
     let json = cli.common.json;

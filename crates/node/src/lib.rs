@@ -25,3 +25,4 @@ pub mod torrent_url;
 pub mod tracker_client;
 
 pub use obt_catalogue::{names, signing};
+pub use obt_sys::bound_heap;
