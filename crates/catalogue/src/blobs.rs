@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use rusqlite::OptionalExtension;
+use rusqlite::blob::ZeroBlob;
+use rusqlite::{MAIN_DB, OptionalExtension};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -16,6 +17,10 @@ use crate::query::Reader;
 
 /// How long a blob that nothing names is kept: its command may still be under way, milliseconds.
 const GRACE_MS: u64 = 60 * 60 * 1_000;
+
+/// Where the bytes are.
+const TABLE: &str = "blob";
+const COLUMN: &str = "bytes";
 
 /// SHA-256 of a blob.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,9 +53,16 @@ impl Reader {
     /// # Errors
     /// Those of the file; [`CatalogueError::Damaged`] where the bytes have another hash.
     pub fn blob(&self, hash: BlobHash) -> Result<Option<Vec<u8>>, CatalogueError> {
-        let mut select = self.connection.prepare_cached("SELECT bytes FROM blob WHERE hash = ?1")?;
-        let bytes: Option<Vec<u8>> = select.query_row([hash.0], |row| row.get(0)).optional()?;
-        match bytes {
+        let mut select = self.connection.prepare_cached("SELECT rowid FROM blob WHERE hash = ?1")?;
+        let row: Option<i64> = select.query_row([hash.0], |row| row.get(0)).optional()?;
+        // A column would be in memory twice.
+        let read = |row| -> Result<Vec<u8>, CatalogueError> {
+            let blob = self.connection.blob_open(MAIN_DB, TABLE, COLUMN, row, true)?;
+            let mut bytes = vec![0; blob.len()];
+            blob.read_at_exact(&mut bytes, 0)?;
+            Ok(bytes)
+        };
+        match row.map(read).transpose()? {
             Some(bytes) if BlobHash::of(&bytes) != hash => Err(CatalogueError::Damaged("a blob has another hash")),
             other => Ok(other),
         }
@@ -77,14 +89,18 @@ impl Catalogue {
         now_ms: u64,
     ) -> Result<(), CatalogueError> {
         let transaction = self.connection().transaction()?;
-        let mut insert = transaction.prepare_cached(
-            "INSERT INTO blob (hash, stored_ms, bytes) VALUES (?1, ?2, ?3)
-             ON CONFLICT (hash) DO UPDATE SET stored_ms = excluded.stored_ms",
-        )?;
+        let mut renew = transaction.prepare_cached("UPDATE blob SET stored_ms = ?2 WHERE hash = ?1")?;
+        let mut insert = transaction.prepare_cached("INSERT INTO blob (hash, stored_ms, bytes) VALUES (?1, ?2, ?3)")?;
         for bytes in blobs {
-            insert.execute((BlobHash::of(bytes).0, now_ms.cast_signed(), bytes))?;
+            let (hash, stored_ms) = (BlobHash::of(bytes).0, now_ms.cast_signed());
+            if renew.execute((hash, stored_ms))? > 0 {
+                continue;
+            }
+            // A bound value would be in memory three times.
+            let row = insert.insert((hash, stored_ms, ZeroBlob(bytes.len() as u64)))?;
+            transaction.blob_open(MAIN_DB, TABLE, COLUMN, row, false)?.write_all_at(bytes, 0)?;
         }
-        drop(insert);
+        drop((renew, insert));
         Ok(transaction.commit()?)
     }
 
