@@ -1,5 +1,6 @@
 //! The JSON of the tracker's API, as server and client both see it. Hashes and keys are lower-case hex.
 
+use obt_wire::metainfo::Metainfo;
 use serde::{Deserialize, Serialize};
 
 /// One version of an item, in the API and under `--json` alike.
@@ -51,6 +52,15 @@ pub struct ItemFile {
     pub path: String,
     /// Bytes.
     pub size: u64,
+}
+
+impl ItemFile {
+    /// The files of a torrent.
+    #[must_use]
+    pub fn all_of(metainfo: &Metainfo) -> Vec<Self> {
+        let files = metainfo.info.data_files();
+        files.map(|(_, file)| Self { path: file.path.to_string(), size: file.size }).collect()
+    }
 }
 
 /// A version that an item has or had.

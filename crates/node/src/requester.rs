@@ -155,7 +155,7 @@ async fn fetch_torrent(
 ) -> Result<(Arc<Metainfo>, Bytes), ResolveError> {
     let torrent = client.torrent(name, &Selector::Version(item.version)).await?;
     let bad = |reason: String| ResolveError::BadTorrent { name: name.to_string(), reason };
-    let metainfo = Metainfo::parse(&torrent).map_err(|error| bad(error.to_string()))?;
+    let metainfo = Metainfo::parse_shared(&torrent).map_err(|error| bad(error.to_string()))?;
     if item_hashes(item) != Some(metainfo.info.hashes) {
         return Err(TrackerError::WrongTorrent { tracker: client.address().clone() }.into());
     }

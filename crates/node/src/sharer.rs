@@ -16,13 +16,13 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::api_types::Item;
+use crate::api_types::{Item, ItemFile};
 use crate::disk::Proof;
 use crate::hash::{HashError, MakeOptions, Watch, check, lists_same, make, still_holds};
 use crate::limits::SHARE_ANNOUNCE;
 use crate::node::{Node, NodeError};
 use crate::requester::item_hashes;
-use crate::state::{StateError, StateFolder, write_private};
+use crate::state::{StateError, StateFolder, write_private, write_private_parts};
 use crate::torrent::{AddTorrent, Afterwards, Source, TorrentError, TorrentHandle, TorrentStats};
 use crate::tracker_client::{Replace, TrackerClient, TrackerError};
 
@@ -82,8 +82,10 @@ pub struct ShareRequest {
 /// Something that is shared.
 #[derive(Debug, Clone)]
 pub struct Shared {
-    /// As the catalogue has it.
+    /// As the catalogue has it, without its list of files.
     pub item: Item,
+    /// Its torrent.
+    pub metainfo: Arc<Metainfo>,
     /// How it came to be shared.
     pub how: How,
     /// The torrent that serves it.
@@ -93,6 +95,12 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// The item with its files.
+    #[must_use]
+    pub fn full_item(&self) -> Item {
+        Item { files: ItemFile::all_of(&self.metainfo), ..self.item.clone() }
+    }
+
     /// Whether the tracker knows that it is held here; also where the announce failed, and will be tried again.
     #[must_use]
     pub fn is_known_to_tracker(&self) -> bool {
@@ -170,7 +178,7 @@ impl Sharer {
         let handle = self.serve(path, &known).await?;
         let (_, store) = handle.ready().await?;
         memory.keep(&known.metainfo, &store.proof())?;
-        Ok(Shared { item, how, handle, skipped: known.skipped })
+        Ok(Shared { item, metainfo: known.metainfo, how, handle, skipped: known.skipped })
     }
 
     /// What the catalogue has under a name, all versions, the newest first.
@@ -207,7 +215,7 @@ impl Sharer {
             let name = item.name.parse::<Name>();
             let Ok(name) = name else { continue };
             let torrent = self.client.torrent(&name, &Selector::Version(item.version)).await?;
-            let Ok(metainfo) = Metainfo::parse(&torrent) else { continue };
+            let Ok(metainfo) = Metainfo::parse_shared(&torrent) else { continue };
             if item_hashes(item) != Some(metainfo.info.hashes) || !lists_same(path, &metainfo)? {
                 continue;
             }
@@ -235,8 +243,7 @@ impl Sharer {
             return Ok((item.clone(), How::Joined));
         }
         let name = &request.name;
-        let torrent = Bytes::from(metainfo.to_bytes());
-        let made = self.client.publish(name, torrent, request.replace, &self.key).await?;
+        let made = self.client.publish(name, &metainfo.to_parts(), request.replace, &self.key).await?;
         let item = self.client.item(name, &Selector::Version(made.version)).await?;
         let vanished = || TrackerError::NotFound(format!("{name:?} was withdrawn a moment ago"));
         Ok((item.ok_or_else(vanished)?, if made.existed { How::Joined } else { How::Published }))
@@ -297,16 +304,16 @@ impl Memory {
     }
 
     fn recall(&self) -> Option<(Metainfo, Proof)> {
-        let torrent = fs::read(&self.torrent).ok()?;
+        let torrent = Bytes::from(fs::read(&self.torrent).ok()?);
         let proof = fs::read(&self.proof).ok()?;
-        Some((Metainfo::parse(&torrent).ok()?, Proof::from_bytes(proof)))
+        Some((Metainfo::parse_shared(&torrent).ok()?, Proof::from_bytes(proof)))
     }
 
     fn keep(&self, metainfo: &Metainfo, proof: &Proof) -> Result<(), StateError> {
         if let Some(folder) = self.torrent.parent() {
             fs::create_dir_all(folder).map_err(StateError::io(folder))?;
         }
-        write_private(&self.torrent, &metainfo.to_bytes())?;
+        write_private_parts(&self.torrent, &metainfo.to_parts())?;
         write_private(&self.proof, proof.as_bytes())
     }
 }

@@ -161,6 +161,14 @@ impl StateFolder {
 /// # Errors
 /// [`StateError::Io`].
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    write_private_parts(path, &[content])
+}
+
+/// The same of a content in parts.
+///
+/// # Errors
+/// [`StateError::Io`].
+pub fn write_private_parts(path: &Path, parts: &[impl AsRef<[u8]>]) -> Result<(), StateError> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
@@ -170,7 +178,7 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), StateError> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let write = || {
         let mut file = options.open(&temporary)?;
-        file.write_all(content)?;
+        parts.iter().try_for_each(|part| file.write_all(part.as_ref()))?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     };

@@ -3,23 +3,27 @@
 //! Plain HTTP to an address that the user typed, by hyper alone: a `get` of a small file must not pay for loading
 //! root certificates that it never uses. What comes back is bounded before it is read.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER};
+use bytes::{Bytes, BytesMut};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Limited, StreamBody};
+use hyper::body::{Body as _, Frame, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use obt_catalogue::QUERY_BYTES;
 use obt_catalogue::names::{Name, Selector};
-use obt_catalogue::signing::{Call, Keypair, body_digest};
+use obt_catalogue::signing::{Call, Keypair};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::api_types::{ErrorBody, ErrorDetail, Item, ItemPage, PeerList, Published, Status};
@@ -171,7 +175,22 @@ impl TrackerError {
 #[derive(Debug, Clone)]
 pub struct TrackerClient {
     address: TrackerAddress,
-    http: Client<HttpConnector, Full<Bytes>>,
+    http: Client<HttpConnector, Parts>,
+}
+
+/// The body of a request.
+type Parts = UnsyncBoxBody<Bytes, Infallible>;
+
+fn in_parts(parts: &[Bytes]) -> Parts {
+    let frames: Vec<_> = parts.iter().cloned().map(|part| Ok(Frame::data(part))).collect();
+    StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
+}
+
+/// SHA-256 of a body in parts.
+fn body_digest(parts: &[Bytes]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    parts.iter().for_each(|part| digest.update(part));
+    digest.finalize().into()
 }
 
 struct Answer {
@@ -236,12 +255,12 @@ impl TrackerClient {
         Ok(found)
     }
 
-    /// The item of this very name, with all its files; None where there is no such name or version.
+    /// The item of this very name, without its list of files; None where there is no such name or version.
     ///
     /// # Errors
     /// See [`TrackerError`].
     pub async fn item(&self, name: &Name, selector: &Selector) -> Result<Option<Item>, TrackerError> {
-        match self.json(&format!("/api/v1/items/{}", spell(name, selector))).await {
+        match self.json(&format!("/api/v1/items/{}?files=false", spell(name, selector))).await {
             Ok(item) => Ok(Some(item)),
             Err(TrackerError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
@@ -254,7 +273,7 @@ impl TrackerClient {
     /// See [`TrackerError`].
     pub async fn torrent(&self, name: &Name, selector: &Selector) -> Result<Bytes, TrackerError> {
         let path = format!("/items/{}.torrent", spell(name, selector));
-        let answer = self.ask(Method::GET, &path, Bytes::new(), None, TORRENT).await?;
+        let answer = self.ask(Method::GET, &path, &[], None, TORRENT).await?;
         self.accepted(answer)
     }
 
@@ -266,14 +285,14 @@ impl TrackerClient {
         self.json("/api/v1/peers").await
     }
 
-    /// Publishes `torrent`, a .torrent file, under `name`.
+    /// Publishes `torrent`, a .torrent file in parts, under `name`.
     ///
     /// # Errors
     /// [`TrackerError::Conflict`] where the name has other content; see [`TrackerError`].
     pub async fn publish(
         &self,
         name: &Name,
-        torrent: Bytes,
+        torrent: &[Bytes],
         replace: Replace,
         key: &Keypair,
     ) -> Result<Published, TrackerError> {
@@ -283,7 +302,7 @@ impl TrackerClient {
         }
         let begun = Instant::now();
         let answer = loop {
-            let answer = self.ask(Method::PUT, &path, torrent.clone(), Some(key), TORRENT).await?;
+            let answer = self.ask(Method::PUT, &path, torrent, Some(key), TORRENT).await?;
             match answer.retry_after {
                 // Whoever shares a large folder is held up, not refused.
                 Some(pause) if answer.status == StatusCode::TOO_MANY_REQUESTS && begun.elapsed() < TORRENT => {
@@ -302,12 +321,12 @@ impl TrackerClient {
     /// See [`TrackerError`].
     pub async fn withdraw(&self, name: &Name, key: &Keypair) -> Result<(), TrackerError> {
         let path = format!("/api/v1/items/{}", spell(name, &Selector::Newest));
-        let answer = self.ask(Method::DELETE, &path, Bytes::new(), Some(key), ANSWER).await?;
+        let answer = self.ask(Method::DELETE, &path, &[], Some(key), ANSWER).await?;
         self.accepted(answer).map(|_| ())
     }
 
     async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, TrackerError> {
-        let answer = self.ask(Method::GET, path, Bytes::new(), None, ANSWER).await?;
+        let answer = self.ask(Method::GET, path, &[], None, ANSWER).await?;
         let body = self.accepted(answer)?;
         self.parse(&body)
     }
@@ -324,7 +343,7 @@ impl TrackerClient {
         &self,
         method: Method,
         path: &str,
-        body: Bytes,
+        body: &[Bytes],
         key: Option<&Keypair>,
         patience: Duration,
     ) -> Result<Answer, TrackerError> {
@@ -337,7 +356,7 @@ impl TrackerClient {
         &self,
         method: Method,
         path: &str,
-        body: Bytes,
+        body: &[Bytes],
         key: Option<&Keypair>,
     ) -> Result<Answer, TrackerError> {
         let authority = self.address.to_string();
@@ -347,17 +366,32 @@ impl TrackerClient {
             .header(HOST, &authority)
             .header(CONTENT_TYPE, "application/x-bittorrent");
         if let Some(key) = key {
-            let call = Call { method: method.as_str(), path_and_query: path, body_sha256: body_digest(&body) };
+            let call = Call { method: method.as_str(), path_and_query: path, body_sha256: body_digest(body) };
             request = request.header(AUTHORIZATION, sign(key, &call).map_err(|error| self.foreign(&error))?);
         }
-        let request = request.body(Full::new(body)).map_err(|error| self.foreign(&error))?;
+        let length: usize = body.iter().map(Bytes::len).sum();
+        if length > 0 {
+            request = request.header(CONTENT_LENGTH, length);
+        }
+        let request = request.body(in_parts(body)).map_err(|error| self.foreign(&error))?;
         let response = self.http.request(request).await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let retry_after = retry_after.map(Duration::from_secs);
-        let body = Limited::new(response.into_body(), JSON_BYTES).collect().await;
-        let body = body.map_err(|error| self.foreign(&error))?.to_bytes();
+        let body = self.received(response.into_body()).await?;
         Ok(Answer { status, retry_after, body })
+    }
+
+    async fn received(&self, body: Incoming) -> Result<Bytes, TrackerError> {
+        let expected = usize::try_from(body.size_hint().lower()).unwrap_or(JSON_BYTES).min(JSON_BYTES);
+        let mut received = BytesMut::with_capacity(expected);
+        let mut body = Limited::new(body, JSON_BYTES);
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame.map_err(|error| self.foreign(&error))?.into_data() {
+                received.extend_from_slice(&data);
+            }
+        }
+        Ok(received.freeze())
     }
 
     fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> TrackerError {

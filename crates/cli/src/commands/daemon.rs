@@ -15,7 +15,8 @@ use obt_node::sharer::{How, ShareRequest, Shared, Sharer};
 use obt_node::state::{StateFolder, StateLock};
 use obt_node::tracker_client::{Replace, TrackerAddress, TrackerClient};
 use obt_wire::metainfo::Version;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::args::PublishPolicy;
 use crate::commands::publish::quoted;
@@ -119,7 +120,7 @@ async fn answer(sharer: Sharer, tracker: String, request: ControlRequest) -> Con
     match sharer.share(&ShareRequest { path, name, replace, options }, Arc::new(Watch::default())).await {
         Ok(shared) => {
             shared.until_known_to_tracker().await;
-            ControlReply::Shared { how: shared.how, item: Box::new(shared.item), tracker }
+            ControlReply::Shared { how: shared.how, item: Box::new(shared.full_item()), tracker }
         }
         Err(error) => refused(error.to_string(), error.hint()),
     }
@@ -197,7 +198,18 @@ pub(crate) fn announce_shared(daemon: &Daemon, shared: &Shared, output: Output) 
     for path in &shared.skipped {
         output.talk(format_args!("left out, neither file nor folder: {}", plain(&path.to_string_lossy())));
     }
-    announce_item(&shared.item, shared.how, &daemon.public, output)
+    let full = output.is_json().then(|| shared.full_item());
+    announce_item(full.as_ref().unwrap_or(&shared.item), shared.how, &daemon.public, output)
+}
+
+/// An item under `--json`, when others can get it.
+#[derive(Serialize)]
+struct Sharing<'a> {
+    event: &'a str,
+    published: bool,
+    get: &'a str,
+    #[serde(flatten)]
+    item: &'a Item,
 }
 
 /// Says how others get an item.
@@ -205,13 +217,7 @@ pub(crate) fn announce_item(item: &Item, how: How, tracker: &TrackerAddress, out
     let name = Name::parse(&item.name)?;
     let line = format!("obt get {} {} {}", tracker.host(), tracker.port(), quoted(&name));
     if output.is_json() {
-        let mut value = serde_json::to_value(item)?;
-        if let Value::Object(fields) = &mut value {
-            fields.insert("event".into(), "sharing".into());
-            fields.insert("published".into(), (how == How::Published).into());
-            fields.insert("get".into(), line.into());
-        }
-        return output.value(&value);
+        return output.value(&Sharing { event: "sharing", published: how == How::Published, get: &line, item });
     }
     let how = match how {
         How::Published => "published",

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use obt_node::disk::{DownloadPlan, OnExisting, Selection};
 use obt_node::requester::Patience;
 use obt_node::torrent::{AddTorrent, Afterwards, Finished, LocalAddresses, Place, Source, TorrentHandle, TrackerUrl};
@@ -83,15 +82,12 @@ async fn add_torrent(args: &Download) -> anyhow::Result<AddTorrent> {
             let bytes =
                 fetch_torrent(url).await.map_err(|error| Told::failed(format!("cannot fetch {url}: {error}")))?;
             (
-                Metainfo::parse(&bytes)
+                Metainfo::parse_shared(&bytes)
                     .map_err(|error| Told::failed(format!("{url} is not a usable .torrent: {error}")))?,
                 bytes,
             )
         }
-        None => {
-            let (metainfo, bytes) = read_torrent(Path::new(&args.source))?;
-            (metainfo, Bytes::from(bytes))
-        }
+        None => read_torrent(Path::new(&args.source))?,
     };
     let trackers = metainfo.trackers.clone();
     let plan = DownloadPlan {

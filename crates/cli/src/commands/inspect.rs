@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::Context;
+use bytes::Bytes;
 use obt_wire::limits::METAINFO_BYTES;
 use obt_wire::magnet::Magnet;
 use obt_wire::metainfo::{FileKind, Metainfo, Version};
@@ -32,7 +33,7 @@ pub(crate) fn as_magnet(source: &OsString) -> Option<&str> {
 }
 
 /// Reads and checks a .torrent, whatever its name is.
-pub(crate) fn read_torrent(path: &Path) -> anyhow::Result<(Metainfo, Vec<u8>)> {
+pub(crate) fn read_torrent(path: &Path) -> anyhow::Result<(Metainfo, Bytes)> {
     let cannot = || format!("cannot read {}", path.display());
     let file = File::open(path).with_context(cannot)?;
     if !file.metadata().with_context(cannot)?.is_file() {
@@ -40,7 +41,9 @@ pub(crate) fn read_torrent(path: &Path) -> anyhow::Result<(Metainfo, Vec<u8>)> {
     }
     let mut bytes = Vec::new();
     file.take(METAINFO_BYTES as u64 + 1).read_to_end(&mut bytes).with_context(cannot)?;
-    let metainfo = Metainfo::parse(&bytes).with_context(|| format!("{} is not a usable .torrent", path.display()))?;
+    let bytes = Bytes::from(bytes);
+    let metainfo =
+        Metainfo::parse_shared(&bytes).with_context(|| format!("{} is not a usable .torrent", path.display()))?;
     Ok((metainfo, bytes))
 }
 

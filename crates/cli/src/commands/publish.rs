@@ -1,6 +1,5 @@
 //! `obt publish`: an existing .torrent into a tracker's catalogue.
 
-use bytes::Bytes;
 use obt_node::names::Name;
 use obt_node::state::StateFolder;
 use obt_node::tracker_client::{Replace, TrackerClient};
@@ -19,7 +18,7 @@ pub(crate) async fn run(args: Publish, settings: &Settings, output: Output) -> a
     let name = parse_name(&name)?;
     let key = publishing_key(settings, &StateFolder::open(&settings.state()?)?)?;
     let replace = if args.replace { Replace::Yes } else { Replace::No };
-    let published = client.publish(&name, Bytes::from(torrent), replace, &key).await.map_err(tell_tracker)?;
+    let published = client.publish(&name, &[torrent], replace, &key).await.map_err(tell_tracker)?;
     if output.is_json() {
         output.value(&published)?;
     } else {

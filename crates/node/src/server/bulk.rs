@@ -1,5 +1,6 @@
 //! Answers of many megabytes: they wait in memory for clients that may read slowly, so there is a budget for them.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -29,8 +30,17 @@ impl Bulk {
 
     /// An answer of these bytes. A large one waits for room, and holds it until its last part is taken.
     pub(super) async fn answer(&self, media_type: &'static str, bytes: Vec<u8>) -> Result<Response, ApiError> {
-        let length = bytes.len();
-        let body = if length <= SMALL_BYTES { Body::from(bytes) } else { self.body(bytes.into()).await? };
+        self.answer_parts(media_type, [bytes.into()]).await
+    }
+
+    /// The same of bytes that lie in several places.
+    pub(super) async fn answer_parts<const N: usize>(
+        &self,
+        media_type: &'static str,
+        parts: [Bytes; N],
+    ) -> Result<Response, ApiError> {
+        let length: usize = parts.iter().map(Bytes::len).sum();
+        let body = if length <= SMALL_BYTES { Body::from(parts.concat()) } else { self.body(length, parts).await? };
         let mut response = body.into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -38,15 +48,18 @@ impl Bulk {
         Ok(response)
     }
 
-    async fn body(&self, bytes: Bytes) -> Result<Body, ApiError> {
-        let kib = u32::try_from(bytes.len().div_ceil(1_024)).unwrap_or(u32::MAX).min(BULK_KIB);
+    async fn body<const N: usize>(&self, length: usize, parts: [Bytes; N]) -> Result<Body, ApiError> {
+        let kib = u32::try_from(length.div_ceil(1_024)).unwrap_or(u32::MAX).min(BULK_KIB);
         let room = timeout(BODY_STALL, Arc::clone(&self.kib).acquire_many_owned(kib)).await;
         let Ok(Ok(room)) = room else {
             return Err(ApiError::busy("too many large answers are being sent"));
         };
-        let parts = futures_util::stream::unfold((bytes, room), |(mut rest, room)| async move {
+        let parts = VecDeque::from(parts);
+        let parts = futures_util::stream::unfold((parts, room), |(mut parts, room)| async move {
+            parts.retain(|part| !part.is_empty());
+            let rest = parts.front_mut()?;
             let part = rest.split_to(PART.min(rest.len()));
-            (!part.is_empty()).then_some((Ok::<_, Infallible>(part), (rest, room)))
+            Some((Ok::<_, Infallible>(part), (parts, room)))
         });
         Ok(Body::from_stream(parts))
     }

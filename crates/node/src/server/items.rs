@@ -54,10 +54,25 @@ pub(super) async fn list(
     Ok(Json(ItemPage { items: items.collect(), cursor: page.cursor }))
 }
 
-/// `GET /api/v1/items/NAME[@VERSION]`
-pub(super) async fn show(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiError> {
+/// The query of an item.
+#[derive(Debug, Deserialize)]
+pub(super) struct ItemQuery {
+    #[serde(default = "yes")]
+    files: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// `GET /api/v1/items/NAME[@VERSION]?files=`
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    query: Result<Query<ItemQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(ItemQuery { files: with_files }) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let found = app.find(named(&uri, "/api/v1/items/", "")?).await?;
-    let metainfo = app.metainfos.load(&app.catalogue, found.entry.content.blob).await?;
     let stats = app.state.stats(&found.entry.content.hashes, Instant::now());
     let mut item = item(&found.entry, found.similar, stats);
     if item.holders == 0 {
@@ -67,8 +82,12 @@ pub(super) async fn show(State(app): State<Arc<App>>, uri: Uri) -> Result<Respon
     item.newest = newest.filter(|newest| *newest != item.version);
     let others = found.versions.iter().filter(|version| version.version != item.version);
     item.versions = others.map(version).collect();
+    if !with_files {
+        return Ok(Json(item).into_response());
+    }
+    let metainfo = app.metainfos.load(&app.catalogue, found.entry.content.blob).await?;
     let json = app.metainfos.work(move || {
-        item.files = files(&metainfo);
+        item.files = ItemFile::all_of(&metainfo);
         serde_json::to_vec(&item)
     });
     let json = json.await?.map_err(|error| ApiError::internal(&error))?;
@@ -85,21 +104,21 @@ pub(super) async fn export(
     let magnet = uri.path().ends_with(".magnet");
     let suffix = if magnet { ".magnet" } else { ".torrent" };
     let found = app.find(named(&uri, "/items/", suffix)?).await?;
-    let metainfo = app.metainfos.load(&app.catalogue, found.entry.content.blob).await?;
+    let blob = found.entry.content.blob;
     let origin = Origin::of(&app, &headers, &ends);
     let trackers = vec![origin.trackers()];
     let web_seed = origin.web_seed(&found.entry);
     if magnet {
+        let metainfo = app.metainfos.load(&app.catalogue, blob).await?;
         let mut magnet = metainfo.magnet();
         (magnet.trackers, magnet.web_seeds) = (trackers.concat(), vec![web_seed]);
         return Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{magnet}\n")).into_response());
     }
     let disposition = attachment(&format!("{}.torrent", found.entry.name.last_component()));
-    let torrent = app.metainfos.work(move || {
-        let metainfo = Metainfo { trackers, web_seeds: vec![web_seed], ..Metainfo::clone(&metainfo) };
-        metainfo.to_bytes()
-    });
-    let torrent = app.bulk.answer("application/x-bittorrent", torrent.await?).await?;
+    let clean = app.metainfos.blob(&app.catalogue, blob).await?;
+    let torrent = Metainfo::add_urls(&clean, &trackers, &[web_seed]);
+    let torrent = torrent.ok_or_else(|| ApiError::internal(&CatalogueError::Damaged("a blob is no torrent")))?;
+    let torrent = app.bulk.answer_parts("application/x-bittorrent", torrent).await?;
     Ok(([(CONTENT_DISPOSITION, disposition)], torrent).into_response())
 }
 
@@ -174,11 +193,6 @@ fn version(entry: &Entry) -> ItemVersion {
         info_hash_v2: entry.content.hashes.v2.map(|hash| hash.to_string()),
         published_at: rfc3339(entry.published_ms),
     }
-}
-
-fn files(metainfo: &Metainfo) -> Vec<ItemFile> {
-    let files = metainfo.info.data_files();
-    files.map(|(_, file)| ItemFile { path: file.path.to_string(), size: file.size }).collect()
 }
 
 /// What the catalogue keeps of a metainfo, but for where its blob is.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use obt_catalogue::{BlobHash, CatalogueError};
 use obt_wire::metainfo::Metainfo;
 use tokio::sync::Semaphore;
@@ -45,14 +46,19 @@ impl Metainfos {
         if let Some(metainfo) = self.lock().find(hash) {
             return Ok(metainfo);
         }
-        let blob = catalogue.read(move |reader| reader.blob(hash)).await?;
-        let missing = || ApiError::internal(&CatalogueError::Damaged("a blob is missing"));
-        let blob = blob.ok_or_else(missing)?;
+        let blob = self.blob(catalogue, hash).await?;
         let bytes = blob.len();
-        let parsed = self.work(move || Metainfo::parse(&blob)).await?;
+        let parsed = self.work(move || Metainfo::parse_shared(&blob)).await?;
         let metainfo = Arc::new(parsed.map_err(|error| ApiError::internal(&error))?);
         self.lock().keep(hash, bytes, &metainfo);
         Ok(metainfo)
+    }
+
+    /// The .torrent file of a version, without trackers and web seeds.
+    pub(super) async fn blob(&self, catalogue: &CatalogueTasks, hash: BlobHash) -> Result<Bytes, ApiError> {
+        let blob = catalogue.read(move |reader| reader.blob(hash)).await?;
+        let missing = || ApiError::internal(&CatalogueError::Damaged("a blob is missing"));
+        blob.map(Bytes::from).ok_or_else(missing)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {

@@ -167,11 +167,13 @@ fn whole_name(uri: &Uri) -> Result<Name, ApiError> {
 }
 
 /// A .torrent file as the catalogue keeps it: checked, and without trackers and URLs.
-fn clean(torrent: &[u8]) -> Result<(Content, Bytes), ApiError> {
+fn clean(torrent: &Bytes) -> Result<(Content, Bytes), ApiError> {
     let bad = |message: String| ApiError::new(StatusCode::BAD_REQUEST, "bad_torrent", message);
-    let metainfo = Metainfo::parse(torrent).map_err(|error| bad(error.to_string()))?.without_urls();
+    let metainfo = Metainfo::parse_shared(torrent).map_err(|error| bad(error.to_string()))?.without_urls();
     let files = metainfo.info.data_files().count();
-    let blob = Bytes::from(metainfo.to_bytes());
+    // Our own clients send it clean: then there need not be two of it.
+    let parts = metainfo.to_parts();
+    let blob = if are_parts_of(torrent, &parts) { torrent.clone() } else { parts.concat().into() };
     let content = Content {
         hashes: metainfo.info.hashes,
         size: metainfo.info.size(),
@@ -181,6 +183,12 @@ fn clean(torrent: &[u8]) -> Result<(Content, Bytes), ApiError> {
         blob: obt_catalogue::BlobHash::of(&blob),
     };
     Ok((content, blob))
+}
+
+/// Whether `whole` is these parts, one after the other.
+fn are_parts_of(whole: &[u8], parts: &[Bytes]) -> bool {
+    let rest = parts.iter().try_fold(whole, |rest, part| rest.strip_prefix(&part[..]));
+    rest.is_some_and(<[u8]>::is_empty)
 }
 
 /// The body of a request that was signed by somebody who may publish, and has not been seen before.
@@ -242,7 +250,8 @@ fn expected(body: &Body) -> Result<usize, ApiError> {
 }
 
 async fn receive(mut body: Body, most: usize) -> Result<Bytes, ApiError> {
-    let mut whole = BytesMut::new();
+    // A buffer that grows is there twice while it does; what is not written to takes no memory.
+    let mut whole = BytesMut::with_capacity(most);
     loop {
         let frame = timeout(limits::BODY_STALL, body.frame()).await;
         let stalled = || ApiError::timeout("the request's body stopped coming");

@@ -43,12 +43,13 @@ async fn our_own_client_understands_our_own_server() {
     let key = tracker.server.publisher();
     let name = "shows/s1: é@2".parse().unwrap();
     let (one, two) = (file("one", 5, 1), file("two", 5, 2));
-    let publish = |torrent: &Metainfo, replace| client.publish(&name, torrent.to_bytes().into(), replace, key);
+    let publish = async |torrent: &Metainfo, replace| client.publish(&name, &torrent.to_parts(), replace, key).await;
     assert_eq!(publish(&one, Replace::No).await.unwrap().version, 1);
     assert!(publish(&two, Replace::No).await.is_err());
     assert_eq!(publish(&two, Replace::Yes).await.unwrap().version, 2);
     let newest = client.item(&name, &obt_catalogue::Selector::Newest).await.unwrap().unwrap();
     assert_eq!((newest.name.as_str(), newest.version, newest.versions.len()), (name.as_str(), 2, 1));
+    assert_eq!((newest.file_count, newest.files.len()), (1, 0), "nobody needs the list");
     let first = client.item(&name, &obt_catalogue::Selector::Version(1)).await.unwrap().unwrap();
     assert_eq!((first.version, first.newest), (1, Some(2)));
     let torrent = client.torrent(&name, &obt_catalogue::Selector::Version(1)).await.unwrap();
@@ -121,7 +122,7 @@ async fn q03_who_publishes_too_fast_is_told_when_to_go_on_and_our_own_client_doe
     let client = TrackerClient::new(TrackerAddress::new("127.0.0.1", tracker.server.port()).unwrap());
     for number in 0..15 {
         let name = format!("patient {number}").parse().unwrap();
-        let published = client.publish(&name, body.clone().into(), Replace::No, &guest).await.unwrap();
+        let published = client.publish(&name, &[body.clone().into()], Replace::No, &guest).await.unwrap();
         assert_eq!(published.version, 1);
     }
 }

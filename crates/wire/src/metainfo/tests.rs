@@ -668,3 +668,23 @@ fn values_of_the_wrong_kind_are_refused_or_skipped_everywhere() {
     let document = Document::decode(b"i1e", Limits::METAINFO).unwrap();
     assert_eq!(document.root().get("x").and_then(Value::as_int), None);
 }
+
+#[test]
+fn urls_added_to_a_clean_torrent_are_those_of_one_that_had_them() {
+    for version in [Version::V1, Version::V2, Version::Hybrid] {
+        let mut clean = torrent("n", &[("a", 5), ("b/c", 40_000)], 16_384, version);
+        clean.comment = Some("x".into());
+        let bytes = Bytes::from(clean.to_bytes());
+        let url = |number: u32| format!("http://{number}.example/x");
+        for (trackers, web_seeds) in
+            [(vec![], vec![]), (vec![vec![url(1)]], vec![url(2)]), (vec![vec![url(1), url(2)], vec![url(3)]], vec![])]
+        {
+            let added = Metainfo::add_urls(&bytes, &trackers, &web_seeds).unwrap().concat();
+            assert_eq!(added, Metainfo { trackers, web_seeds, ..clean.clone() }.to_bytes());
+        }
+        let shared = Metainfo::parse_shared(&bytes).unwrap();
+        assert_eq!(shared, clean);
+        assert!(bytes.as_ptr_range().contains(&shared.info.bytes.as_ptr()));
+    }
+    assert_eq!(Metainfo::add_urls(&Bytes::from_static(b"le"), &[], &[]), None);
+}

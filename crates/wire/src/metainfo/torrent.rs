@@ -69,35 +69,34 @@ impl Metainfo {
     /// The .torrent file. The same values give the same bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.info.bytes.len() + 40 * self.info.pieces.len() + 1_024);
-        let mut writer = Writer::new(&mut out);
-        writer.dict();
-        if let Some(first) = self.trackers.iter().flatten().next() {
-            writer.key("announce").bytes(first);
-        }
-        if self.trackers.iter().flatten().nth(1).is_some() {
-            writer.key("announce-list").list();
-            for tier in &self.trackers {
-                writer.list();
-                tier.iter().for_each(|url| _ = writer.bytes(url));
-                writer.end();
-            }
-            writer.end();
-        }
+        self.to_parts().concat()
+    }
+
+    /// The .torrent file in parts: what stands before the info dictionary, that, and the rest. Copies nothing large but
+    /// piece layers.
+    #[must_use]
+    pub fn to_parts(&self) -> [Bytes; 3] {
+        let (mut before, mut after) = (head(&self.trackers), Vec::new());
+        let mut writer = Writer::new(&mut before);
         self.comment.iter().for_each(|text| _ = writer.key("comment").bytes(text));
         self.created_by.iter().for_each(|text| _ = writer.key("created by").bytes(text));
         self.created_at.iter().for_each(|time| _ = writer.key("creation date").int(*time));
-        writer.key("info").raw(&self.info.bytes);
+        writer.key("info");
+        let mut writer = Writer::new(&mut after);
         if self.info.hashes.v2.is_some() {
             write_layers(&mut writer, &self.piece_layers);
         }
-        if !self.web_seeds.is_empty() {
-            writer.key("url-list").list();
-            self.web_seeds.iter().for_each(|url| _ = writer.bytes(url));
-            writer.end();
-        }
-        writer.end();
-        out
+        after.extend(tail(&self.web_seeds));
+        [before.into(), self.info.bytes.clone(), after.into()]
+    }
+
+    /// `clean`, a .torrent file [without URLs](Self::without_urls) as [`to_bytes`](Self::to_bytes) made it, with these
+    /// trackers and web seeds; in parts. None where it is not a dictionary.
+    #[must_use]
+    pub fn add_urls(clean: &Bytes, trackers: &[Vec<String>], web_seeds: &[String]) -> Option<[Bytes; 3]> {
+        // The keys of trackers sort before all others, that of web seeds after them.
+        let keys = clean.strip_prefix(b"d")?.strip_suffix(b"e")?;
+        Some([head(trackers).into(), clean.slice_ref(keys), tail(web_seeds).into()])
     }
 
     /// A link to this torrent, with its trackers and web seeds.
@@ -117,6 +116,39 @@ impl Metainfo {
         missing.retain(|root, _| !self.piece_layers.contains_key(root));
         missing
     }
+}
+
+/// The beginning of a .torrent file, as far as its trackers.
+fn head(trackers: &[Vec<String>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out);
+    writer.dict();
+    if let Some(first) = trackers.iter().flatten().next() {
+        writer.key("announce").bytes(first);
+    }
+    if trackers.iter().flatten().nth(1).is_some() {
+        writer.key("announce-list").list();
+        for tier in trackers {
+            writer.list();
+            tier.iter().for_each(|url| _ = writer.bytes(url));
+            writer.end();
+        }
+        writer.end();
+    }
+    out
+}
+
+/// The end of a .torrent file, from its web seeds on.
+fn tail(web_seeds: &[String]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out);
+    if !web_seeds.is_empty() {
+        writer.key("url-list").list();
+        web_seeds.iter().for_each(|url| _ = writer.bytes(url));
+        writer.end();
+    }
+    writer.end();
+    out
 }
 
 /// The one info dictionary.
