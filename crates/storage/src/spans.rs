@@ -68,10 +68,13 @@ impl Layout {
     #[must_use]
     pub fn new(info: &Info) -> Self {
         let data = (0u32..).zip(&info.files).filter(|(_, file)| file.kind == FileKind::Data);
-        let files: Vec<DataFile> =
+        let mut files: Vec<DataFile> =
             data.map(|(listed, file)| DataFile { listed, size: file.size, offset: file.offset }).collect();
+        // There may be 200,000 of them.
+        files.shrink_to_fit();
         let mut covered: Vec<FileIndex> =
             (0u32..).zip(&files).filter(|(_, file)| file.size > 0).map(|(at, _)| FileIndex(at)).collect();
+        covered.shrink_to_fit();
         covered.sort_by_key(|file| files.get(file.0 as usize).map(|file| file.offset));
         Self { geometry: info.geometry.clone(), hashes: info.hashes, files, covered }
     }

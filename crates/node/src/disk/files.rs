@@ -87,32 +87,36 @@ struct State {
     handle: Option<Arc<File>>,
     /// After our last write, or as it was found; None where there is no such file.
     stamp: Option<Stamp>,
-    /// Our writes so far, and whether one is under way: they move the time too.
-    writes: u64,
+    /// Our writes so far, and whether one is under way: they move the time too. Like `changes` only compared with what it
+    /// was a moment before, so that it may wrap.
+    writes: u32,
     writing: bool,
     /// Changes by others so far, and whether what they left was not hashed yet.
-    changes: u64,
+    changes: u32,
     suspect: bool,
+    /// Used since the handles were last looked through.
+    used: bool,
     /// Written since the last sync.
     dirty: bool,
     /// Closed after that: a new handle might not learn that its writes failed.
     closed_dirty: bool,
 }
 
+/// What is known of a file; there may be 200,000 of them. Held for moments only.
 #[derive(Debug, Default)]
-struct Slot {
-    /// Held over a write, so that a change by somebody else can be told from our own.
-    turn: Mutex<()>,
-    /// Held for moments only.
-    state: Mutex<State>,
-    used: AtomicBool,
-}
+struct Slot(Mutex<State>);
 
 impl Slot {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Held over a write, so that a change by somebody else can be told from our own. Several files share one.
+type Turn = Mutex<()>;
+
+/// Many more than threads that write, so that they seldom meet at one.
+const TURNS: usize = 64;
 
 /// The data files of one torrent.
 #[derive(Debug)]
@@ -126,6 +130,7 @@ pub(super) struct Files {
     renamed: BTreeMap<usize, String>,
     preallocate: AtomicBool,
     slots: Vec<Slot>,
+    turns: [Turn; TURNS],
     /// Files that were written since the last sync, each once.
     dirty: Mutex<Vec<FileIndex>>,
     /// Files that were created here, and how many of them a sync of the whole file system has made durable by name.
@@ -143,6 +148,7 @@ impl Files {
         writable: bool,
     ) -> Self {
         let slots = layout.indices().map(|_| Slot::default()).collect();
+        let turns = std::array::from_fn(|_| Turn::default());
         let base = RwLock::new(Arc::new(base));
         let (preallocate, dirty) = (AtomicBool::new(false), Mutex::default());
         // What an earlier process created is not known to be durable by name.
@@ -156,6 +162,7 @@ impl Files {
             renamed,
             preallocate,
             slots,
+            turns,
             dirty,
             created,
             durable,
@@ -240,7 +247,7 @@ impl Files {
 
     /// Looks at the file under its name. Whether it is as we left it, and nobody else changed it since its change
     /// number `changes`; if not, it is suspect from here on.
-    pub(super) fn is_unchanged(&self, file: FileIndex, changes: u64) -> bool {
+    pub(super) fn is_unchanged(&self, file: FileIndex, changes: u32) -> bool {
         let Ok(slot) = self.slot(file) else {
             return false;
         };
@@ -260,9 +267,12 @@ impl Files {
     /// Opens a file that is there.
     pub(super) fn open(self: &Arc<Self>, file: FileIndex) -> io::Result<Arc<File>> {
         let slot = self.slot(file)?;
-        slot.used.store(true, Ordering::Relaxed);
-        if let Some(handle) = &slot.lock().handle {
-            return Ok(Arc::clone(handle));
+        {
+            let mut state = slot.lock();
+            state.used = true;
+            if let Some(handle) = &state.handle {
+                return Ok(Arc::clone(handle));
+            }
         }
         let access = if self.writable { Access::Write } else { Access::Read };
         let opened = self.open_as(file, access)?;
@@ -293,7 +303,7 @@ impl Files {
 
     /// Whether the file was used since this was last asked.
     pub(super) fn was_used(&self, file: FileIndex) -> bool {
-        self.slot(file).is_ok_and(|slot| slot.used.swap(false, Ordering::Relaxed))
+        self.slot(file).is_ok_and(|slot| std::mem::take(&mut slot.lock().used))
     }
 
     /// Forgets a file's handle; it is closed when nobody uses it.
@@ -334,7 +344,7 @@ impl Files {
     }
 
     /// How often others changed the file so far.
-    pub(super) fn changes(&self, file: FileIndex) -> u64 {
+    pub(super) fn changes(&self, file: FileIndex) -> u32 {
         self.slot(file).map_or(0, |slot| slot.lock().changes)
     }
 
@@ -359,7 +369,8 @@ impl Files {
         buffers: &mut [IoSlice<'_>],
     ) -> io::Result<Before> {
         let slot = self.slot(file)?;
-        let _turn = slot.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.turns.get(file.0 as usize % TURNS).map(Mutex::lock);
+        let _turn = turn.map(|turn| turn.unwrap_or_else(PoisonError::into_inner));
         let expected = {
             let mut state = slot.lock();
             state.writing = true;
@@ -368,13 +379,13 @@ impl Files {
         let outcome = self.write_in_turn(file, slot, expected, offset, buffers);
         let mut state = slot.lock();
         state.writing = false;
-        state.writes += 1;
+        state.writes = state.writes.wrapping_add(1);
         if let Some(found) = state.handle.as_ref().and_then(|handle| rustix::fs::fstat(&**handle).ok()) {
             state.stamp = Some(stamp(&found));
         }
         let before = outcome?;
         if before == Before::Changed {
-            state.changes += 1;
+            state.changes = state.changes.wrapping_add(1);
             state.suspect = true;
         }
         if !std::mem::replace(&mut state.dirty, true) {
@@ -506,7 +517,7 @@ impl Files {
 impl State {
     fn note_change(&mut self, found: Option<Stamp>) {
         self.stamp = found;
-        self.changes += 1;
+        self.changes = self.changes.wrapping_add(1);
         self.suspect = true;
         self.close();
     }
