@@ -72,7 +72,7 @@ impl Drop for UdpThreads {
 /// With keys that nobody knows: connection ids of an earlier start are of no use.
 fn responder() -> io::Result<UdpResponder> {
     let now = Instant::now();
-    let (mut key, mut budget) = ([0; 32], [0; 24]);
+    let (mut key, mut budget) = ([0; 16], [0; 24]);
     getrandom::fill(&mut key).map_err(io::Error::other)?;
     getrandom::fill(&mut budget).map_err(io::Error::other)?;
     let ids = ConnectionIds::new(key, SystemTime::now(), now);

@@ -21,7 +21,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let (swarms, now) = store(Limits::default());
-        let ids = ConnectionIds::new([1; 32], UNIX_EPOCH, now);
+        let ids = ConnectionIds::new([1; 16], UNIX_EPOCH, now);
         let udp = UdpResponder::new(ids, Some(ConnectBudget::new([9; 24], now)));
         Self { udp, swarms, now }
     }
