@@ -128,18 +128,11 @@ impl<'a> CompactPeers<'a> {
         &self.out[..self.len]
     }
 
-    fn room<const N: usize>(&self) -> usize {
-        (self.out.len() - self.len) / (N + 2)
-    }
-
-    fn push<const N: usize>(&mut self, ip: &[u8; N], port: [u8; 2]) -> bool {
-        let Some(place) = self.out.get_mut(self.len..self.len + N + 2) else {
-            return false;
-        };
-        place[..N].copy_from_slice(ip);
-        place[N..].copy_from_slice(&port);
-        self.len += N + 2;
-        true
+    /// Room for `count` peers, as far as they fit.
+    fn room<const N: usize>(&mut self, count: usize) -> &mut [u8] {
+        let room = self.out.get_mut(self.len..).unwrap_or_default();
+        let end = room.len().min(count * (N + 2));
+        &mut room[..end]
     }
 
     /// The IPv4 peers that were written.
@@ -187,29 +180,65 @@ pub(crate) struct Taker<const N: usize> {
 /// Writes a random subset of the peers, but never the asker itself; the work is in proportion to what is wanted, not
 /// to how many there are.
 pub(crate) fn hand_out<const N: usize>(view: View<'_, N>, taker: &Taker<N>, rng: &mut Rng, out: &mut CompactPeers<'_>) {
-    let mut left = taker.want.min(out.room::<N>());
-    if left == 0 {
-        return;
-    }
-    let mut give = |range: Range<usize>| {
-        for (at, peer) in range.clone().zip(view.peers.get(range).unwrap_or_default()) {
-            let own = taker.own == Some(at) || taker.lease.is_some_and(|lease| peer.is_leased_by(lease));
-            let told_elsewhere = !taker.own_family && peer.marks.has(Marks::TWIN);
-            let Some(ip) = taker.locals.shown(peer).filter(|_| left > 0 && !own && !told_elsewhere) else {
-                continue;
-            };
-            left -= usize::from(out.push(&ip, peer.port));
-        }
-    };
     // One more than wanted, since the asker may be among those that are chosen.
     let total = view.peers.len();
     let want = (taker.want + 1).min(total);
+    let odd = taker.odd();
+    let mut left = taker.want;
+    let mut give = |range: Range<usize>| {
+        let room = out.room::<N>(left);
+        let given = tell(view.peers.get(range).unwrap_or_default(), taker, odd, room);
+        left -= given;
+        out.len += given * (N + 2);
+    };
+    let mut give = |range: Range<usize>| match taker.own {
+        Some(own) if range.contains(&own) => {
+            give(range.start..own);
+            give(own + 1..range.end);
+        }
+        _ => give(range),
+    };
     if taker.seed {
         return spread(view.seeds..total, want, rng, &mut give);
     }
     let seeds = share_of_seeds(view.seeds, total - view.seeds, want);
     spread(0..view.seeds, seeds, rng, &mut give);
     spread(view.seeds..total, want - seeds, rng, &mut give);
+}
+
+/// Writes neighbours into `room`, as many as fit; says how many. Those with `odd` marks are looked at.
+fn tell<const N: usize>(peers: &[Peer<N>], taker: &Taker<N>, odd: Marks, room: &mut [u8]) -> usize {
+    let mut places = room.chunks_exact_mut(N + 2);
+    let all = places.len();
+    for peer in peers {
+        let ip = if peer.marks.has(odd) { taker.shown(peer) } else { Some(peer.ip) };
+        let Some(ip) = ip else {
+            continue;
+        };
+        let Some(place) = places.next() else {
+            return all;
+        };
+        place[..N].copy_from_slice(&ip);
+        place[N..].copy_from_slice(&peer.port);
+    }
+    all - places.len()
+}
+
+impl<const N: usize> Taker<N> {
+    /// The marks of peers that have to be looked at before they are told; others are told as they are.
+    fn odd(&self) -> Marks {
+        Marks::NONE
+            .with(Marks::LOCAL, !matches!(self.locals, Locals::AsKnown))
+            .with(Marks::LEASED, self.lease.is_some())
+            .with(Marks::TWIN, !self.own_family)
+    }
+
+    /// The address under which a peer is told, if it is.
+    fn shown(&self, peer: &Peer<N>) -> Option<[u8; N]> {
+        let own = self.lease.is_some_and(|lease| peer.is_leased_by(lease));
+        let told_elsewhere = !self.own_family && peer.marks.has(Marks::TWIN);
+        if own || told_elsewhere { None } else { self.locals.shown(peer) }
+    }
 }
 
 /// How many of `want` are seeds: their share of the swarm, and at least an eighth, since a piece may be nowhere else.
@@ -222,15 +251,17 @@ fn share_of_seeds(seeds: usize, leechers: usize, want: usize) -> usize {
 /// the end of it, so that none is chosen twice and each as often as the others.
 fn spread(range: Range<usize>, want: usize, rng: &mut Rng, give: &mut impl FnMut(Range<usize>)) {
     let (len, want) = (range.len(), want.min(range.len()));
-    let parts = want.div_ceil(RUN);
-    for part in 0..parts {
-        let border = |total: usize, part: usize| total * part / parts;
-        let (from, to) = (range.start + border(len, part), range.start + border(len, part + 1));
-        let run = border(want, part + 1) - border(want, part);
+    // Who gets all gets them in one run.
+    let parts = if want == len { want.min(1) } else { want.div_ceil(RUN) };
+    let (mut from, mut len, mut want) = (range.start, len, want);
+    for rest in (1..=parts).rev() {
+        let to = from + len / rest;
+        let run = want / rest;
         let first = rng.usize(from..to);
         let end = (first + run).min(to);
         give(first..end);
         give(from..from + run - (end - first));
+        (from, len, want) = (to, range.end - to, want - run);
     }
 }
 
