@@ -5,7 +5,8 @@ use std::time::Duration;
 /// What strangers may make the tracker remember.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Ports that one address may hold in one swarm. Several peers on one host are normal here; the oldest makes room.
+    /// Ports that one address may hold in one swarm. Several peers on one host are normal here; an old one
+    /// makes room.
     pub ports_per_address: u16,
     /// Swarms that one address (a /64 for IPv6) may bring into being within an hour by plain announces. Swarms of the
     /// catalogue exist already and cost nothing.

@@ -9,8 +9,11 @@ use super::places::Places;
 
 /// Peers above which an endpoint is looked up in a table: a scan of 32 IPv4 peers touches six cache lines.
 const INDEXED: usize = 32;
-/// Peers above which an address with all its ports taken is refused instead of looking for its oldest one.
+/// Peers that are looked at to find one of an address with all its ports taken.
 const SCANNED: usize = 4_096;
+/// Peers of such an address that are compared, from a random place on: all of them would cost whoever comes from a
+/// crowded address a walk over the whole swarm.
+const COMPARED: usize = 4;
 
 /// Invariants: `peers[..seeds]` are the seeds; `extra_*` count the peers marked EXTRA on either side; no endpoint is in
 /// it twice; with `lookup`, every peer is in its table, and `lookup.crowd` sums the peers per bucket of addresses.
@@ -103,22 +106,32 @@ impl<const N: usize> Family<N> {
         }
     }
 
-    /// Whether `ip` may have a port more than it has, if `cap` is the most.
-    pub(crate) fn room(&self, ip: &[u8; N], cap: u16, key: HashKey) -> Room {
-        let cap = usize::from(cap);
-        let crowd = self.lookup.as_ref().map_or(self.peers.len(), |lookup| lookup.around(ip, key));
+    /// Whether the address of `newcomer` may have a port more than it has, if `cap` is the most. Where a bucket of
+    /// addresses has more than that, this one is taken to be the reason once a few of its peers are found.
+    pub(crate) fn room(&self, newcomer: &Peer<N>, cap: u16, key: HashKey) -> Room {
+        let (cap, len) = (usize::from(cap), self.peers.len());
+        let (crowd, compared) = match &self.lookup {
+            Some(lookup) => (lookup.around(&newcomer.ip, key), COMPARED),
+            None => (len, len),
+        };
         if crowd < cap {
             return Room::Free;
         }
-        if self.peers.len() > SCANNED {
-            return Room::Full;
+        let hash = usize::try_from(key.address(&newcomer.ip, newcomer.port) >> 32).unwrap_or(0);
+        let from = hash.checked_rem(len).unwrap_or(0);
+        let (behind, before) = (self.peers.iter().enumerate().skip(from), self.peers.iter().enumerate().take(from));
+        let own = behind.chain(before).take(SCANNED).filter(|(_, peer)| peer.ip == newcomer.ip).take(compared);
+        let (mut count, mut oldest) = (0, None);
+        for (at, peer) in own {
+            count += 1;
+            if !peer.is_leased() && oldest.is_none_or(|(due, _)| peer.due < due) {
+                oldest = Some((peer.due, at));
+            }
         }
-        let own = || self.peers.iter().enumerate().filter(|(_, peer)| peer.ip == *ip);
-        if own().count() < cap {
+        if count < cap.min(compared) && len <= SCANNED {
             return Room::Free;
         }
-        let oldest = own().filter(|(_, peer)| !peer.is_leased()).min_by_key(|(_, peer)| peer.due);
-        oldest.map_or(Room::Full, |(at, _)| Room::Instead(at))
+        oldest.map_or(Room::Full, |(_, at)| Room::Instead(at))
     }
 
     /// Adds a peer whose endpoint is not there; says where it stands.
@@ -193,10 +206,7 @@ impl<const N: usize> Family<N> {
         }
         if let Some(lookup) = &mut self.lookup {
             let [hash_a, hash_b] = [a, b].map(|at| key.address(&self.peers[at].ip, self.peers[at].port));
-            // Through a position that nobody has, since the two may share a hash.
-            lookup.places.moved(hash_a, narrow(a), u32::MAX - 1);
-            lookup.places.moved(hash_b, narrow(b), narrow(a));
-            lookup.places.moved(hash_a, u32::MAX - 1, narrow(b));
+            lookup.places.swapped((hash_a, narrow(a)), (hash_b, narrow(b)));
         }
         self.peers.swap(a, b);
     }
@@ -356,25 +366,29 @@ mod tests {
     }
 
     #[test]
-    fn u06_the_oldest_port_of_an_address_makes_room() {
+    fn u06_an_old_port_of_an_address_makes_room() {
         let mut family = Family::<4>::default();
+        let newcomer = peer(99, Marks::default());
         for number in 0..64 {
-            assert_eq!(family.room(&[10, 0, 0, 0], 64, key()), Room::Free);
+            assert_eq!(family.room(&newcomer, 64, key()), Room::Free);
             family.push(peer(number, Marks::default()), key());
         }
         for number in 0..100 {
             family.push(peer(256 + number, Marks::default()), key());
         }
-        let Room::Instead(at) = family.room(&[10, 0, 0, 0], 64, key()) else {
-            panic!("64 ports are taken");
-        };
-        assert_eq!(family.view().peers[at].due, 0);
-        assert_eq!(family.room(&[10, 0, 0, 9], 64, key()), Room::Free);
+        for number in 64..100 {
+            let Room::Instead(at) = family.room(&peer(number, Marks::default()), 64, key()) else {
+                panic!("64 ports are taken");
+            };
+            let instead = family.view().peers[at];
+            assert!(instead.ip == newcomer.ip && instead.due <= 60, "the oldest of four: {instead:?}");
+        }
+        assert_eq!(family.room(&Peer::at([10, 0, 0, 9], [0, 1]), 64, key()), Room::Free);
         let leased = Marks::default().with(Marks::LEASED, true);
         for number in 0..64 {
             let at = family.find(&peer(number, leased), key()).unwrap();
             family.remark(at, leased, 1);
         }
-        assert_eq!(family.room(&[10, 0, 0, 0], 64, key()), Room::Full);
+        assert_eq!(family.room(&newcomer, 64, key()), Room::Full);
     }
 }

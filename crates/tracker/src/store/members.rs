@@ -210,7 +210,7 @@ where
         return Some(at);
     }
     let family: &mut Family<N> = members.to_heap(key);
-    match family.room(&peer.ip, ports, key) {
+    match family.room(&peer, ports, key) {
         Room::Free => {}
         Room::Instead(at) => drop(family.remove(at, key)),
         Room::Full => return None,

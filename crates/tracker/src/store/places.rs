@@ -129,6 +129,16 @@ impl Places {
         }
     }
 
+    /// Says that what was at the two positions in the array, with these hashes, changed places.
+    pub(crate) fn swapped(&mut self, (hash_a, a): (u64, u32), (hash_b, b): (u64, u32)) {
+        let found = self.slot_of(hash_a, a).zip(self.slot_of(hash_b, b));
+        debug_assert!(found.is_some(), "positions that change places are in the table");
+        if let Some((place_a, place_b)) = found {
+            self.slots[place_a] = slot(hash_a, b);
+            self.slots[place_b] = slot(hash_b, a);
+        }
+    }
+
     /// Says that what was at `from` in the array is at `to`.
     pub(crate) fn moved(&mut self, hash: u64, from: u32, to: u32) {
         let found = self.slot_of(hash, from);
