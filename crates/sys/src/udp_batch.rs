@@ -30,7 +30,7 @@ pub struct Received<'a> {
     pub bytes: &'a [u8],
     /// Who sent it, it says.
     pub source: SocketAddr,
-    /// The address of ours that it was sent to, where the system tells.
+    /// The address of ours that it was sent to, where the system tells and the socket has more than one.
     pub reached: Option<IpAddr>,
 }
 
@@ -55,7 +55,7 @@ pub fn udp_sockets(addr: SocketAddr, count: usize, timeout: Duration) -> io::Res
     for socket in &sockets {
         socket.set_read_timeout(Some(timeout))?;
         #[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
-        mmsg::tell_reached(socket, addr.is_ipv6())?;
+        tune(socket, addr)?;
     }
     Ok(sockets)
 }
@@ -68,6 +68,16 @@ fn udp_socket(addr: SocketAddr) -> io::Result<Socket> {
     // A short queue loses datagrams; it is no reason not to serve.
     let _ = socket.set_recv_buffer_size(QUEUE_BYTES);
     Ok(socket)
+}
+
+#[cfg(all(target_os = "linux", target_pointer_width = "64", target_endian = "little"))]
+fn tune(socket: &UdpSocket, addr: SocketAddr) -> io::Result<()> {
+    if addr.is_ipv4() {
+        // A kernel that does not know it sends what is asked of it all the same.
+        let _ = mmsg::keep_whole(socket);
+    }
+    // Whoever reaches one address only has reached that one.
+    if addr.ip().is_unspecified() { mmsg::tell_reached(socket, addr.is_ipv6()) } else { Ok(()) }
 }
 
 /// Whether sockets that share a port share its senders too.

@@ -82,12 +82,14 @@ fn responder() -> io::Result<UdpResponder> {
 fn answer(socket: &UdpSocket, state: &TrackerState, mut responder: UdpResponder, stop: &AtomicBool) {
     let mut batch = UdpBatch::default();
     let mut shards = state;
+    let own = socket.local_addr().ok().map(|addr| addr.ip()).filter(|ip| !ip.is_unspecified());
     while !stop.load(Ordering::Relaxed) {
         // One look at the clock for a batch.
         let mut now = None;
         let done = batch.answer(socket, |received, out| {
             let now = *now.get_or_insert_with(Instant::now);
-            let datagram = Datagram { bytes: received.bytes, source: received.source, reached: received.reached };
+            let datagram =
+                Datagram { bytes: received.bytes, source: received.source, reached: received.reached.or(own) };
             responder.respond(&datagram, &mut shards, out, now)
         });
         if let Err(error) = done {

@@ -20,6 +20,8 @@ const AF_INET6: u16 = 10;
 const IPPROTO_IP: c_int = 0;
 const IPPROTO_IPV6: c_int = 41;
 const IP_PKTINFO: c_int = 8;
+const IP_MTU_DISCOVER: c_int = 10;
+const IP_PMTUDISC_PROBE: c_int = 3;
 const IPV6_RECVPKTINFO: c_int = 49;
 const IPV6_PKTINFO: c_int = 50;
 /// Return when there is something, with all that there is.
@@ -72,10 +74,18 @@ unsafe extern "C" {
 
 /// Asks the kernel to say of each datagram which address it was sent to.
 pub(super) fn tell_reached(socket: &UdpSocket, v6: bool) -> io::Result<()> {
-    let (level, name) = if v6 { (IPPROTO_IPV6, IPV6_RECVPKTINFO) } else { (IPPROTO_IP, IP_PKTINFO) };
-    let on: c_int = 1;
+    if v6 { set(socket, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) } else { set(socket, IPPROTO_IP, IP_PKTINFO, 1) }
+}
+
+/// Says that no answer is ever to be cut up on its way. Then the kernel need not number IPv4 datagrams, which it does with
+/// a hash and a shared counter for each, nor believe strangers who say that a path takes less.
+pub(super) fn keep_whole(socket: &UdpSocket) -> io::Result<()> {
+    set(socket, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+}
+
+fn set(socket: &UdpSocket, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     // SAFETY: the value is an int that lives until the call returns, and its length is that of an int.
-    let done = unsafe { setsockopt(socket.as_raw_fd(), level, name, (&raw const on).cast(), 4) };
+    let done = unsafe { setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), 4) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
