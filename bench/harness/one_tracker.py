@@ -87,7 +87,7 @@ def under_load(plan, groups, started) -> dict:
     if not process.running():
         raise Failed("the tracker ended under load")
     record = machine.since(sum(group.cpu_seconds() for group in groups.values()))
-    errors = rate(told, "Error responses")
+    errors = rate(told, "Error responses") + refused(told)
     answered = rate(told, "Average responses per second") - errors
     heard = sorted(wait for wait in waits if wait < LOST)
     return record | {
@@ -101,6 +101,12 @@ def rate(report: str, kind: str) -> float:
     """Of what the load counted, a second; it names the kinds of UDP alone."""
     found = re.findall(rf"{kind}:\s*([\d.]+)", report, re.IGNORECASE)
     return float(found[-1]) if found else 0.0
+
+
+def refused(report: str) -> float:
+    """The load over HTTP counts refusals among the answers, and tells them for each second alone."""
+    found = re.findall(r"Failure responses:\s*([\d.]+)", report)
+    return sum(map(float, found)) / len(found) if found else 0.0
 
 
 def probe(make, waits, stop):
