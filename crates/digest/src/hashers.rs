@@ -1,5 +1,6 @@
 //! Messages that come in parts.
 
+use crate::LANES;
 use crate::algorithm::{Algorithm, BLOCK};
 use crate::jobs::{Job, compress_each};
 
@@ -22,6 +23,12 @@ impl Tail {
         }
         rest
     }
+}
+
+/// How many messages this processor hashes in about the time of one.
+#[must_use]
+pub fn side_by_side<A: Algorithm>() -> usize {
+    A::kernel(LANES).lanes()
 }
 
 /// Hashes of several messages that go on side by side.

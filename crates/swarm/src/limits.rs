@@ -64,6 +64,10 @@ pub const REQUESTS_FIRST: usize = 8;
 pub const REQUESTS_LEAST: usize = 4;
 /// Most requests in flight to a peer that names no limit of its own (libtorrent's and Transmission's usual number).
 pub const REQUESTS_MOST: usize = 500;
+/// How long a full piece waits for others, to be hashed side by side with them: what sixteen of 1 MiB take at 10 Gbit/s.
+pub const VERIFY_WAIT: Duration = Duration::from_millis(16);
+/// Pieces that have to become full in that time for the wait to be worth it: fewer are hashed hardly faster together.
+pub const VERIFY_WORTH: u64 = 4;
 /// Time that a peer's queue of requests covers beyond the round trip: it hides our own scheduling and its disk.
 pub const REQUEST_SLACK: Duration = Duration::from_millis(300);
 /// Silence of a peer that owes blocks after which all of them go to others (HOSTILE W18: 25 to 60 s).

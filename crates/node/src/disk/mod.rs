@@ -20,6 +20,7 @@ mod workers;
 
 pub(crate) use files::stamp as stamp_of_stat;
 pub use obt_storage::Stamp;
+pub use pieces::FullPiece;
 pub use plan::{DownloadPlan, OnExisting, Selection};
 pub use store::{Proof, Store, UploadPlan, UploadSlice, stamp_of};
 pub use workers::Disk;

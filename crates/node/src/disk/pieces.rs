@@ -31,14 +31,15 @@ const SIDE_BY_SIDE: usize = 6;
 /// them there.
 const STRETCH_BLOCKS: usize = 32;
 
-/// A piece that waits to be verified.
+/// A piece whose blocks are all here, or spilled.
 #[derive(Debug)]
-pub(super) struct Arrived {
-    piece: PieceIndex,
-    /// Those that are not on disk already.
-    blocks: Blocks,
+pub struct FullPiece {
+    /// Its number.
+    pub piece: PieceIndex,
+    /// Numbers in the piece and bytes of those of its blocks that are not on disk already, and are not padding.
+    pub blocks: Vec<(u32, BlockBuf)>,
     /// Whether the digests of its blocks are wanted even if it is good.
-    digests: bool,
+    pub digests: bool,
 }
 
 /// Blocks of a piece that went to disk unverified.
@@ -48,8 +49,8 @@ pub(super) struct Spill {
     writing: u32,
     /// Why one failed.
     failed: Option<String>,
-    /// To be done when the last write is.
-    then: Option<(Blocks, bool)>,
+    /// To be verified when the last write is done.
+    then: Option<FullPiece>,
 }
 
 /// The spills of a download by piece.
@@ -62,26 +63,42 @@ impl Growth {
 }
 
 impl Data {
-    pub(super) fn verify(self: &Arc<Self>, piece: PieceIndex, mut blocks: Blocks, digests: bool) {
+    pub(super) fn verify(self: &Arc<Self>, full: impl IntoIterator<Item = FullPiece>) {
+        let whole: Vec<FullPiece> = full.into_iter().filter_map(|full| self.unspilled(full)).collect();
+        if whole.is_empty() {
+            return;
+        }
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).extend(whole);
+        self.verify_soon();
+    }
+
+    /// What is to be verified at once; None where it failed already, or has to wait for a spill that is being written.
+    fn unspilled(self: &Arc<Self>, mut full: FullPiece) -> Option<FullPiece> {
+        let piece = full.piece;
         let Some(growth) = self.growing() else {
-            return self.store_failed(piece, "the data is complete and not written to any more");
+            self.store_failed(piece, "the data is complete and not written to any more");
+            return None;
         };
-        blocks.sort_unstable_by_key(|(index, _)| *index);
+        full.blocks.sort_unstable_by_key(|(index, _)| *index);
         let mut spills = growth.lock_spills();
         let spill = match spills.get_mut(&piece) {
             Some(spill) if spill.writing > 0 => {
-                spill.then = Some((blocks, digests));
-                return;
+                spill.then = Some(full);
+                return None;
             }
             Some(_) => spills.remove(&piece),
             None => None,
         };
         drop(spills);
-        let whole = blocks.len() == self.layout.geometry().blocks(piece) as usize;
+        let whole = full.blocks.len() == self.layout.geometry().blocks(piece) as usize;
         if let Some(error) = spill.and_then(|spill| spill.failed).filter(|_| !whole) {
-            return self.store_failed(piece, &error);
+            self.store_failed(piece, &error);
+            return None;
         }
-        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).push_back(Arrived { piece, blocks, digests });
+        Some(full)
+    }
+
+    fn verify_soon(self: &Arc<Self>) {
         let data = Arc::clone(self);
         self.disk.run(Lane::Pieces, move || data.verify_arrived());
     }
@@ -110,44 +127,48 @@ impl Data {
         };
         spill.writing = spill.writing.saturating_sub(1);
         spill.failed = spill.failed.take().or(failed);
-        if let Some((blocks, digests)) = spill.then.take_if(|_| spill.writing == 0) {
+        if let Some(full) = spill.then.take_if(|_| spill.writing == 0) {
             drop(spills);
-            self.verify(piece, blocks, digests);
+            self.verify([full]);
         }
     }
 
     /// Hashes some of the pieces that wait for it, which an earlier call may have done already, and stores the good ones.
+    /// Another thread does so with those that are left.
     fn verify_arrived(self: &Arc<Self>) {
-        let batch = self.take_arrived();
+        let (batch, more) = self.take_arrived();
+        if more {
+            self.verify_soon();
+        }
         let outcomes = self.hash_arrived(&batch);
-        for (arrived, outcome) in batch.into_iter().zip(outcomes) {
-            self.store_if_good(&arrived, outcome);
+        for (full, outcome) in batch.into_iter().zip(outcomes) {
+            self.store_if_good(&full, outcome);
         }
     }
 
-    /// As many pieces as are hashed in about the time of one. The busier the processors are, the more wait here, and the
-    /// cheaper each becomes.
-    fn take_arrived(&self) -> Vec<Arrived> {
+    /// As many pieces as are hashed in about the time of one, and whether there are more. The busier the processors are,
+    /// the more wait here, and the cheaper each becomes.
+    fn take_arrived(&self) -> (Vec<FullPiece>, bool) {
         let mut waiting = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
         let count = if waiting.len() < SIDE_BY_SIDE { 2 } else { LANES };
         let count = count.min(waiting.len());
-        waiting.drain(..count).collect()
+        let batch = waiting.drain(..count).collect();
+        (batch, !waiting.is_empty())
     }
 
-    fn hash_arrived(&self, batch: &[Arrived]) -> Vec<io::Result<Outcome>> {
-        let is_whole =
-            |arrived: &&Arrived| arrived.blocks.len() == self.layout.geometry().blocks(arrived.piece) as usize;
-        let whole: Vec<&Arrived> = batch.iter().filter(is_whole).collect();
+    fn hash_arrived(&self, batch: &[FullPiece]) -> Vec<io::Result<Outcome>> {
+        let is_whole = |full: &&FullPiece| full.blocks.len() == self.layout.geometry().blocks(full.piece) as usize;
+        let whole: Vec<&FullPiece> = batch.iter().filter(is_whole).collect();
         let mut in_memory = self.hash_in_memory(&whole).into_iter();
-        let outcome = |arrived: &Arrived| {
-            let known = if is_whole(&arrived) { in_memory.next() } else { None };
-            known.map_or_else(|| self.hash_spilled(arrived), Ok)
+        let outcome = |full: &FullPiece| {
+            let known = if is_whole(&full) { in_memory.next() } else { None };
+            known.map_or_else(|| self.hash_spilled(full), Ok)
         };
         batch.iter().map(outcome).collect()
     }
 
-    fn store_if_good(self: &Arc<Self>, arrived: &Arrived, outcome: io::Result<Outcome>) {
-        let Arrived { piece, ref blocks, digests } = *arrived;
+    fn store_if_good(self: &Arc<Self>, full: &FullPiece, outcome: io::Result<Outcome>) {
+        let FullPiece { piece, ref blocks, digests } = *full;
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => return self.store_failed(piece, &format!("cannot read back what was spilled: {error}")),
@@ -203,15 +224,15 @@ impl Data {
     }
 
     /// Hashes pieces side by side whose blocks are all in memory.
-    fn hash_in_memory<'a>(&self, batch: &[&'a Arrived]) -> Vec<Outcome> {
+    fn hash_in_memory<'a>(&self, batch: &[&'a FullPiece]) -> Vec<Outcome> {
         let geometry = self.layout.geometry();
-        let mut hasher = self.hashes.begin(batch.iter().map(|arrived| arrived.piece));
-        let longest = batch.iter().map(|arrived| arrived.blocks.len()).max().unwrap_or_default();
+        let mut hasher = self.hashes.begin(batch.iter().map(|full| full.piece));
+        let longest = batch.iter().map(|full| full.blocks.len()).max().unwrap_or_default();
         let step = (STRETCH_BLOCKS / batch.len().max(1)).max(1);
         for from in (0..longest).step_by(step) {
-            let stretch = |arrived: &&'a Arrived| -> Vec<&'a [u8]> {
-                let blocks = arrived.blocks.iter().skip(from).take(step);
-                let size = |index| geometry.block_size(Block { piece: arrived.piece, index }) as usize;
+            let stretch = |full: &&'a FullPiece| -> Vec<&'a [u8]> {
+                let blocks = full.blocks.iter().skip(from).take(step);
+                let size = |index| geometry.block_size(Block { piece: full.piece, index }) as usize;
                 blocks.map(|(index, buffer)| buffer.get(..size(*index)).unwrap_or(buffer)).collect()
             };
             hasher.blocks(&batch.iter().map(stretch).collect::<Vec<_>>());
@@ -220,9 +241,9 @@ impl Data {
     }
 
     /// Hashes a piece of which some blocks are on disk.
-    fn hash_spilled(&self, arrived: &Arrived) -> io::Result<Outcome> {
-        let mut hasher = self.hashes.begin([arrived.piece]);
-        self.each_block(arrived.piece, &arrived.blocks, |block| hasher.blocks(&[vec![block]]))?;
+    fn hash_spilled(&self, full: &FullPiece) -> io::Result<Outcome> {
+        let mut hasher = self.hashes.begin([full.piece]);
+        self.each_block(full.piece, &full.blocks, |block| hasher.blocks(&[vec![block]]))?;
         self.hashes.compare(hasher).pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 

@@ -16,7 +16,7 @@ use super::files::{self, Files, Look};
 use super::growth::Growth;
 use super::partial;
 use super::piece_hash::PieceHashes;
-use super::pieces::Arrived;
+use super::pieces::FullPiece;
 use super::workers::Lane;
 use super::{Disk, Done, DownloadPlan, StoreError};
 use crate::buffers::BlockBuf;
@@ -75,8 +75,8 @@ pub(super) struct Data {
     /// Pieces whose bytes are verified and in their files: nothing else is ever read for others.
     pub(super) have: RwLock<Bitfield>,
     pub(super) done: UnboundedSender<Done>,
-    /// Pieces that wait to be verified; as many jobs are queued for them.
-    pub(super) arrived: Mutex<VecDeque<Arrived>>,
+    /// Pieces that wait to be verified; while there are any, a job is queued for them.
+    pub(super) arrived: Mutex<VecDeque<FullPiece>>,
     /// Where it all is, once it has its final name.
     pub(super) place: Mutex<Option<PathBuf>>,
     /// Of a download: what is still to become of it.
@@ -141,10 +141,10 @@ impl Store {
         self.data.hashes.add_layer(pieces_root, hashes);
     }
 
-    /// Hashes a piece and, if it is good, writes it to its files; answered by [`Done::Verified`] or
-    /// [`Done::StoreFailed`]. Blocks that are not in `blocks` were spilled, or are padding. Never blocks.
-    pub fn verify(&self, piece: PieceIndex, blocks: Vec<(u32, BlockBuf)>, digests: bool) {
-        self.data.verify(piece, blocks, digests);
+    /// Hashes pieces, side by side as far as that is faster, and writes those that are good to their files; each is answered
+    /// by [`Done::Verified`] or [`Done::StoreFailed`]. Never blocks.
+    pub fn verify(&self, full: impl IntoIterator<Item = FullPiece>) {
+        self.data.verify(full);
     }
 
     /// Hashes each block of a piece as its files hold it, to tell others; answered by [`Done::BlocksHashed`]. Never blocks.

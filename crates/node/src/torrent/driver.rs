@@ -30,7 +30,7 @@ use super::peers::Peers;
 use super::readers::Readers;
 use crate::announce::Announce;
 use crate::buffers::BlockBuf;
-use crate::disk::{Done, Store, StoreError};
+use crate::disk::{Done, FullPiece, Store, StoreError};
 use crate::limits::{INBOX_BATCHES, SNAPSHOT, STOP_ANNOUNCE};
 use crate::net::{Arrival, Connection, Dialed, Item, Report, Shared, answer};
 use crate::rates::Rates;
@@ -67,6 +67,8 @@ pub(super) struct Driver {
     wanted: Bitfield,
     store: Option<Store>,
     assembly: Assembly,
+    /// Pieces that the core has just asked to verify, for the disk to have them all at once.
+    full: Vec<FullPiece>,
     /// The bytes of the block that the core is being told about.
     held: Option<BlockBuf>,
     peers: Peers,
@@ -129,6 +131,7 @@ impl Driver {
             wanted: Bitfield::default(),
             store: None,
             assembly: Assembly::default(),
+            full: Vec::new(),
             held: None,
             peers: Peers::default(),
             tasks: JoinSet::new(),
@@ -234,6 +237,10 @@ impl Driver {
         self.stale = true;
         while let Some(action) = self.swarm.poll_action() {
             self.perform(action);
+        }
+        if !self.full.is_empty() {
+            let full = std::mem::take(&mut self.full);
+            self.with_store(|store| store.verify(full));
         }
     }
 
@@ -347,8 +354,7 @@ impl Driver {
             }
             Action::Accept { block } => self.accept(block),
             Action::Verify { piece, digests } => {
-                let blocks = self.assembly.take(piece);
-                self.with_store(|store| store.verify(piece, blocks, digests));
+                self.full.push(FullPiece { piece, blocks: self.assembly.take(piece), digests });
             }
             Action::HashBlocks { piece } => self.with_store(|store| store.hash_blocks(piece)),
             Action::Spill { piece } => {

@@ -105,6 +105,7 @@ async fn live(
         download_rate: rates.download,
         upload_rate: rates.upload,
         block_budget: share.as_ref().map_or(0, Share::blocks),
+        hashed_together: obt_digest::side_by_side::<obt_digest::Sha1>(),
         trackers: add.trackers.clone(),
         local_addresses: add.local_addresses,
     };

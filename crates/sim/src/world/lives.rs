@@ -38,6 +38,7 @@ impl World {
             download_rate: None,
             upload_rate: spec.upload_rate,
             block_budget: spec.sabotage.map_or(budget, |sabotage| sabotage.budget(budget)),
+            hashed_together: 16,
             trackers: (0..self.setup.trackers).map(|number| tracker_url(number, self.setup.leases)).collect(),
             local_addresses: LocalAddresses::Allowed,
         };

@@ -471,6 +471,12 @@ impl Picker {
         self.peers.get(&peer).map_or(0, |known| known.outstanding as usize)
     }
 
+    /// Blocks that all peers together owe.
+    #[must_use]
+    pub fn requested(&self) -> usize {
+        self.open.requested()
+    }
+
     /// Whether peers other than `peer`, which has it, have `piece` too.
     #[must_use]
     pub fn has_other_source(&self, piece: PieceIndex) -> bool {

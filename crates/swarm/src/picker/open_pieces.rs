@@ -156,13 +156,15 @@ impl OpenPiece {
 /// All open pieces.
 ///
 /// Invariants: `partial` holds those with a missing block; `committed` sums the blocks of those that are not spilled,
-/// `loose` the requested ones of those that are: together they bound the buffers that may be needed.
+/// `loose` the requested ones of those that are: together they bound the buffers that may be needed; `requested` sums the
+/// requested blocks of all.
 #[derive(Debug, Default)]
 pub(super) struct OpenPieces {
     pieces: BTreeMap<u32, OpenPiece>,
     partial: BTreeSet<u32>,
     committed: usize,
     loose: usize,
+    requested: usize,
     clock: u64,
     spare: Vec<Vec<BlockState>>,
 }
@@ -193,6 +195,11 @@ impl OpenPieces {
         self.committed + self.loose
     }
 
+    /// Blocks that peers owe.
+    pub(super) fn requested(&self) -> usize {
+        self.requested
+    }
+
     /// Blocks received so far, in all pieces: the picker's measure of time.
     pub(super) fn clock(&self) -> u64 {
         self.clock
@@ -212,6 +219,7 @@ impl OpenPieces {
     pub(super) fn close(&mut self, piece: u32) -> Option<OpenPiece> {
         let open = self.pieces.remove(&piece)?;
         self.partial.remove(&piece);
+        self.requested -= open.requested as usize;
         if open.spilled {
             self.loose -= open.requested as usize;
         } else {
@@ -247,6 +255,7 @@ impl OpenPieces {
             self.clock += u64::from(open.received - received);
             open.touched = self.clock;
         }
+        self.requested = self.requested + open.requested as usize - requested as usize;
         if open.spilled {
             self.loose = self.loose + open.requested as usize - requested as usize;
         }
@@ -261,11 +270,13 @@ impl OpenPieces {
     pub(super) fn check(&self) -> Result<(), String> {
         let mut committed = 0;
         let mut loose = 0;
+        let mut requested = 0;
         for (piece, open) in &self.pieces {
             open.check().map_err(|error| format!("piece {piece}: {error}"))?;
             if self.partial.contains(piece) != (open.missing > 0) {
                 return Err(format!("piece {piece} misses {} and is in the wrong set", open.missing));
             }
+            requested += open.requested as usize;
             if open.spilled {
                 loose += open.requested as usize;
             } else {
@@ -274,6 +285,9 @@ impl OpenPieces {
         }
         if (committed, loose) != (self.committed, self.loose) {
             return Err(format!("{committed} + {loose} blocks, counted {} + {}", self.committed, self.loose));
+        }
+        if requested != self.requested {
+            return Err(format!("{requested} blocks are requested, counted {}", self.requested));
         }
         Ok(())
     }

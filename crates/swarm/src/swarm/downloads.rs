@@ -243,8 +243,7 @@ impl Swarm {
             Received::Accepted { piece_full, cancel } => {
                 self.actions.push_back(Action::Accept { block });
                 if piece_full {
-                    let digests = torrent.blame.is_suspect(block.piece.0);
-                    self.actions.push_back(Action::Verify { piece: block.piece, digests });
+                    self.piece_full(block.piece, now);
                 }
                 for other in cancel {
                     self.cancel(other, block, now);

@@ -4,6 +4,7 @@ mod asks;
 mod connections;
 mod crowd;
 mod downloads;
+mod full_pieces;
 mod goodbye;
 mod invariants;
 mod messages;
@@ -33,6 +34,7 @@ use crate::rate::{SpeedMeter, TokenBucket};
 use crate::session::Session;
 use crate::stats::{Phase, Stats};
 use crate::torrent::Torrent;
+use full_pieces::FullPieces;
 
 /// What a swarm is told about its surroundings.
 #[derive(Debug, Clone)]
@@ -53,6 +55,8 @@ pub struct Config {
     pub upload_rate: Option<u64>,
     /// Buffers of the shell that this swarm may fill, in blocks of 16 KiB: asked for and not yet stored or spilled.
     pub block_budget: u32,
+    /// How many pieces the shell hashes with SHA-1 in about the time of one; 1 or 0 where each takes its own time.
+    pub hashed_together: usize,
     /// Where to announce.
     pub trackers: Vec<TrackerUrl>,
     /// Whether loopback, private and link-local addresses may be connected to.
@@ -90,6 +94,8 @@ pub enum Why {
     Peer,
     /// A rate limit lets more through.
     Rate,
+    /// Full pieces have waited long enough for others.
+    Verify,
     /// Somebody is to be asked again for metadata or hashes.
     Ask,
     /// Good-byes took too long.
@@ -127,6 +133,8 @@ pub struct Swarm {
     wasted: u64,
     /// Useful payload by address, in the order of first bytes.
     from: Vec<(SocketAddr, u64)>,
+    /// Full pieces that wait for others, to be verified together.
+    full: FullPieces,
     /// What readers wait for, also before the torrent is known.
     readers: Vec<ReadRange>,
     /// The disk takes no more.
@@ -198,6 +206,7 @@ impl Swarm {
             uploaded: SpeedMeter::new(now),
             wasted: 0,
             from: Vec::new(),
+            full: FullPieces::default(),
             readers: Vec::new(),
             paused: false,
             fetched: false,
@@ -297,6 +306,7 @@ impl Swarm {
             (self.connect_due(), Why::Connect),
             (self.due.tick, Why::Peer),
             (self.due.rate, Why::Rate),
+            (self.full.due(), Why::Verify),
             (self.due.ask, Why::Ask),
             (self.due.stop, Why::Stop),
         ];
@@ -330,6 +340,7 @@ impl Swarm {
 
     /// Does what the event at hand left to be done.
     fn settle(&mut self, now: Instant) {
+        self.verify_full(now);
         if std::mem::take(&mut self.chores.refill) {
             self.refill(now);
         }

@@ -1,5 +1,6 @@
 //! What a core answers to each event, as lists of actions: the life of a block, who may connect, trackers.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use obt_swarm::{
 };
 use obt_wire::extension::{ExtensionHandshake, ExtensionIds};
 use obt_wire::metainfo::Version;
-use obt_wire::peer::{Handshake, Message, Reserved};
+use obt_wire::peer::{Handshake, Message, Request, Reserved};
 use obt_wire::{BLOCK_SIZE, Bitfield, Block, InfoHash, PeerId, PieceIndex};
 
 use crate::bench::{A, B, Bench, C, US, addr, content, request, requests, send, torrent};
@@ -80,6 +81,61 @@ fn a_piece_is_asked_for_accepted_verified_and_told_to_all() {
     ];
     assert_eq!(actions, expected);
     assert_eq!(bench.swarm.phase(), Phase::Seeding);
+}
+
+/// Lets A answer `requests`, and all that come of them while it is asked; what was verified with each block.
+fn answer(bench: &mut Bench, mut requests: VecDeque<Request>, most: usize) -> (Vec<usize>, VecDeque<Request>) {
+    let mut verified = Vec::new();
+    while verified.len() < most
+        && let Some(request) = requests.pop_front()
+    {
+        let actions = bench.block(A, request.piece, request.begin / BLOCK_SIZE);
+        verified.push(actions.iter().filter(|action| matches!(action, Action::Verify { .. })).count());
+        requests.extend(crate::bench::requests(&actions));
+    }
+    (verified, requests)
+}
+
+fn together(pieces: u32) -> Bench {
+    let content = content(&torrent(pieces, Version::V1), &[]);
+    Bench::new(Start::Content(content), |config| config.hashed_together = 4)
+}
+
+#[test]
+fn full_pieces_that_come_fast_are_verified_together() {
+    let mut bench = together(200);
+    let requests = bench.server(A).into();
+    let (verified, _) = answer(&mut bench, requests, usize::MAX);
+    assert_eq!(verified.iter().sum::<usize>(), 200, "none is left behind when nothing more is owed");
+    assert!(verified.iter().filter(|pieces| **pieces == 4).count() > 30, "{verified:?}");
+    assert_eq!(verified.iter().position(|pieces| *pieces > 0), Some(1), "the first comes before a rate is known");
+}
+
+#[test]
+fn a_full_piece_waits_for_others_a_moment_and_no_longer() {
+    let mut bench = together(1_000);
+    let mut requests = bench.server(A).into();
+    let mut blocks = 400;
+    let waits = loop {
+        (_, requests) = answer(&mut bench, requests, blocks);
+        match bench.swarm.poll_timeout() {
+            Some((at, Why::Verify)) => break at,
+            _ => blocks = 1,
+        }
+    };
+    assert!(waits > bench.now && waits <= bench.now + limits::VERIFY_WAIT);
+    let verified = bench.wait(limits::VERIFY_WAIT);
+    assert!(verified.iter().any(|action| matches!(action, Action::Verify { .. })), "{verified:?}");
+    assert_ne!(bench.swarm.poll_timeout().map(|(_, why)| why), Some(Why::Verify));
+}
+
+#[test]
+fn a_reader_waits_for_no_other_piece() {
+    let mut bench = together(200);
+    bench.tell(Event::ReadersMoved { ranges: vec![ReadRange { first: 0, end: 200 }] });
+    let requests = bench.server(A).into();
+    let (verified, _) = answer(&mut bench, requests, usize::MAX);
+    assert_eq!(verified.iter().max(), Some(&1));
 }
 
 #[test]

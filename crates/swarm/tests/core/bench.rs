@@ -94,6 +94,7 @@ impl Bench {
             download_rate: None,
             upload_rate: None,
             block_budget: 1_000,
+            hashed_together: 1,
             trackers: Vec::new(),
             local_addresses: LocalAddresses::Refused,
         };

@@ -142,6 +142,7 @@ impl World {
             download_rate: None,
             upload_rate: None,
             block_budget: 4_096,
+            hashed_together: 16,
             trackers: vec![TrackerUrl { url: "http://tracker/announce".into(), tier: 0 }],
             local_addresses: LocalAddresses::Allowed,
         }

@@ -42,12 +42,12 @@ async fn a_bad_piece_is_not_kept_and_its_digests_tell_which_block() {
         let mut download = open(&disk, plan(&folder, &content)).await.unwrap();
         let mut bad = blocks(&content, 1);
         bad[0].1[7] ^= 1;
-        download.store.verify(PieceIndex(1), bad, false);
+        download.store.verify([full(1, bad, false)]);
         let Done::Verified { verdict: Verdict::Bad, block_digests: of_bad, .. } = download.next().await else {
             panic!("the piece is bad");
         };
         assert!(matches!(download.store.upload(&request(1)), Err(StoreError::NotHere { piece: 1 })));
-        download.store.verify(PieceIndex(1), blocks(&content, 1), true);
+        download.store.verify([full(1, blocks(&content, 1), true)]);
         let Done::Verified { verdict: Verdict::Good, block_digests: of_good, .. } = download.next().await else {
             panic!("the piece is good");
         };
@@ -98,7 +98,7 @@ async fn pieces_that_wait_together_get_each_its_own_verdict() {
                 SPILLED => blocks.truncate(1),
                 _ => {}
             }
-            opened.store.verify(PieceIndex(piece), blocks, false);
+            opened.store.verify([full(piece, blocks, false)]);
         }
         go.send(()).unwrap();
         let mut good = Vec::new();
@@ -125,10 +125,10 @@ async fn spilled_blocks_are_read_back_to_verify() {
     let mut first = blocks(&content, 0);
     let second = first.split_off(1);
     download.store.spill(PieceIndex(0), first);
-    download.store.verify(PieceIndex(0), second, false);
+    download.store.verify([full(0, second, false)]);
     assert!(is_good(&download.next().await));
     download.store.spill(PieceIndex(1), blocks(&content, 1));
-    download.store.verify(PieceIndex(1), Vec::new(), false);
+    download.store.verify([full(1, Vec::new(), false)]);
     assert!(is_good(&download.next().await));
     content.assert_at(&download.store.finish().await.unwrap());
 }

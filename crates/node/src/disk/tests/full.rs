@@ -42,7 +42,7 @@ async fn fill(download: &mut Opened, content: &Content) -> Vec<u32> {
     let mut refused = Vec::new();
     let mut paused = 0;
     for piece in content.all() {
-        download.store.verify(PieceIndex(piece), blocks(content, piece), false);
+        download.store.verify([full(piece, blocks(content, piece), false)]);
         loop {
             match download.next().await {
                 Done::Paused { reason } => {

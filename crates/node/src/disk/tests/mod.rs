@@ -18,7 +18,7 @@ use sha1::{Digest, Sha1};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{Disk, Done, DownloadPlan, OnExisting, Proof, Selection, Store, StoreError};
+use super::{Disk, Done, DownloadPlan, FullPiece, OnExisting, Proof, Selection, Store, StoreError};
 use crate::buffers::{BlockBuf, Pool};
 
 const PIECE: u32 = 2 * BLOCK_SIZE;
@@ -125,7 +125,7 @@ impl Opened {
 
     /// Sends a piece and waits for the verdict.
     async fn send(&mut self, content: &Content, piece: u32) -> Done {
-        self.store.verify(PieceIndex(piece), blocks(content, piece), false);
+        self.store.verify([full(piece, blocks(content, piece), false)]);
         self.next().await
     }
 
@@ -172,6 +172,10 @@ fn blocks(content: &Content, piece: u32) -> Vec<(u32, BlockBuf)> {
         (index, buffer(&content.pieces[piece.0 as usize][begin..end]))
     });
     blocks.collect()
+}
+
+fn full(piece: u32, blocks: Vec<(u32, BlockBuf)>, digests: bool) -> FullPiece {
+    FullPiece { piece: PieceIndex(piece), blocks, digests }
 }
 
 fn plan(folder: &TempDir, content: &Content) -> DownloadPlan {
