@@ -123,9 +123,12 @@ fn served_means_verified(world: &World, node: NodeIndex, action: &Action) -> Res
 
 fn served_means_unchoked(world: &World, node: NodeIndex, action: &Action) -> Result<(), String> {
     match action {
-        Action::Upload { peer, .. } if world.node(node).links.get(peer).is_some_and(|link| link.choking) => {
-            Err(format!("serves {peer:?}, which it chokes"))
-        }
+        Action::Upload { peer, request } => match world.node(node).links.get(peer) {
+            Some(link) if link.choking && !link.gives_fast.contains(&request.piece) => {
+                Err(format!("serves {peer:?}, which it chokes"))
+            }
+            _ => Ok(()),
+        },
         _ => Ok(()),
     }
 }

@@ -1,7 +1,9 @@
 //! Links between nodes: what a connection has in its socket, whose turn it is on an uplink, when bytes arrive.
 //!
 //! An uplink serves its connections in turn, one message or block each; a downlink serves what arrives in order. A
-//! socket's send buffer is bounded: blocks wait for room in it, and what is in it can no longer be taken back.
+//! socket's send buffer is bounded: what is handed over waits for room in it in order, and what is in it can no longer be
+//! taken back. A link with a queue is what a modem is: bytes wait in it on the way out and on the way in, packets have
+//! headers and are acknowledged, and TCP sends no more to somebody than the queues hold.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,6 +15,13 @@ use crate::node::NodeIndex;
 
 /// Payload of a packet, bytes: an Ethernet frame without the headers of IPv4 and TCP.
 const PACKET: u64 = 1_448;
+/// The headers of Ethernet, IPv4 and TCP, bytes; an acknowledgement has nothing else.
+const HEADERS: u64 = 66;
+/// Bytes that an uplink with a queue takes from a connection before another has its turn: four packets, as TCP hands
+/// them down.
+const SEGMENT: u64 = 4 * PACKET;
+/// Most bytes of one connection under way on links with queues.
+const WINDOW: u64 = 128 << 10;
 /// Packets of a parcel up to which a lost one is missed by a timeout alone: three behind it are needed (RFC 5681).
 const FEW: u64 = 3;
 /// Shortest retransmission timeout, as Linux has it.
@@ -31,6 +40,8 @@ pub struct Access {
     pub jitter: Duration,
     /// Share of its packets that are lost, either way.
     pub loss: f64,
+    /// How long bytes may wait at either end of it; zero is a link without queue and headers.
+    pub queue: Duration,
 }
 
 impl Access {
@@ -43,7 +54,13 @@ impl Access {
     /// A link of so many bytes per second each way that loses nothing.
     #[must_use]
     pub fn rates(up: u64, down: u64, latency: Duration) -> Self {
-        Self { up, down, latency, jitter: Duration::ZERO, loss: 0.0 }
+        Self { up, down, latency, jitter: Duration::ZERO, loss: 0.0, queue: Duration::ZERO }
+    }
+
+    /// The same with a queue at either end that holds what it carries in this time.
+    #[must_use]
+    pub fn queued(self, queue: Duration) -> Self {
+        Self { queue, ..self }
     }
 
     /// The same with latency that varies and packets that are lost.
@@ -92,6 +109,22 @@ impl Parcel {
     }
 }
 
+/// What an uplink takes at a time from one connection.
+#[derive(Debug)]
+pub struct Segment {
+    /// Bytes of it, without headers.
+    pub bytes: u64,
+    /// What ends with it.
+    pub parcel: Option<Parcel>,
+}
+
+/// What the shell was given and the socket has no room for.
+#[derive(Debug)]
+enum Handed {
+    Message(Message),
+    Block(Request, u64),
+}
+
 /// The number of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnIndex(pub usize);
@@ -123,10 +156,14 @@ pub struct End {
     /// It has not been closed here.
     pub open: bool,
     /// Handed to the shell, and no room in the socket.
-    waiting: VecDeque<(Request, u64)>,
+    waiting: VecDeque<Handed>,
     /// In the socket.
     socket: VecDeque<Parcel>,
     socket_bytes: u64,
+    /// Bytes of the first of them that have left.
+    begun: u64,
+    /// Bytes that have left and are not read.
+    under_way: u64,
     /// When the last of what was sent arrives: TCP keeps the order, so nothing overtakes it.
     arrives: Option<Instant>,
 }
@@ -144,7 +181,22 @@ struct Line {
     /// Ways with something in their socket, in turn.
     turn: VecDeque<Way>,
     sending: bool,
+    up_free: Instant,
     down_free: Instant,
+    /// Bytes that are under way to it.
+    coming: u64,
+    /// Bytes of acknowledgements that it owes.
+    acks: u64,
+}
+
+impl Line {
+    fn is_queued(&self) -> bool {
+        !self.access.queue.is_zero()
+    }
+
+    fn wire_bytes(&self, bytes: u64) -> u64 {
+        if self.is_queued() { bytes + HEADERS * bytes.div_ceil(PACKET) } else { bytes }
+    }
 }
 
 /// All links and connections.
@@ -175,7 +227,15 @@ impl Net {
 
     /// Connects a node; nodes are numbered in this order.
     pub fn add_node(&mut self, access: Access, now: Instant) {
-        self.lines.push(Line { access, turn: VecDeque::new(), sending: false, down_free: now });
+        self.lines.push(Line {
+            access,
+            turn: VecDeque::new(),
+            sending: false,
+            up_free: now,
+            down_free: now,
+            coming: 0,
+            acks: 0,
+        });
     }
 
     /// Time from one node to another.
@@ -184,16 +244,16 @@ impl Net {
         self.lines[from.0].access.latency + self.lines[to.0].access.latency
     }
 
-    /// When a parcel arrives that leaves an uplink at `left`. What is lost on the way comes later: after a round trip
+    /// When a segment arrives that leaves an uplink at `left`. What is lost on the way comes later: after a round trip
     /// where packets behind it show the gap, else after a timeout, which doubles. What was sent behind it waits for it.
-    pub fn arrival(&mut self, way: Way, parcel: &Parcel, left: Instant, rng: &mut fastrand::Rng) -> Instant {
+    pub fn arrival(&mut self, way: Way, segment: &Segment, left: Instant, rng: &mut fastrand::Rng) -> Instant {
         let (from, to) = (self.end(way).node, self.end(way.back()).node);
         let (one, other) = (self.lines[from.0].access, self.lines[to.0].access);
         let trip = one.latency + other.latency;
         let jitter = one.jitter + other.jitter;
         let mut delay = if jitter.is_zero() { trip } else { trip + jitter.mul_f64(rng.f64()) };
         let loss = 1.0 - (1.0 - one.loss) * (1.0 - other.loss);
-        let packets = parcel.size().div_ceil(PACKET);
+        let packets = segment.bytes.div_ceil(PACKET);
         if loss > 0.0 && rng.f64() < 1.0 - (1.0 - loss).powf(packets as f64) {
             delay += if packets > FEW { 2 * trip } else { TIMEOUT + 2 * trip };
             let mut timeout = TIMEOUT + 2 * trip;
@@ -217,6 +277,8 @@ impl Net {
             waiting: VecDeque::new(),
             socket: VecDeque::new(),
             socket_bytes: 0,
+            begun: 0,
+            under_way: 0,
             arrives: None,
         };
         self.conns.push(Conn { ends: [end(dialler), end(listener)] });
@@ -238,28 +300,35 @@ impl Net {
         let end = self.end_mut(way);
         let was = std::mem::replace(&mut end.open, false);
         end.waiting.clear();
-        end.socket_bytes = 0;
+        (end.socket_bytes, end.begun) = (0, 0);
         let lost: u64 = end.socket.drain(..).map(|parcel| parcel.payload()).sum();
         self.lost += lost;
         self.flying -= lost;
         was
     }
 
-    /// Puts a message into the socket.
+    /// Puts a message into the socket, behind the blocks that wait for room in it.
     pub fn send(&mut self, way: Way, message: Message) {
-        self.push(way, Parcel::Message(message));
+        if self.end(way).waiting.is_empty() {
+            self.push(way, Parcel::Message(message));
+        } else {
+            self.end_mut(way).waiting.push_back(Handed::Message(message));
+        }
     }
 
     /// A block to be sent as soon as the socket has room for it.
     pub fn upload(&mut self, way: Way, request: Request, flip: u64) {
-        self.end_mut(way).waiting.push_back((request, flip));
+        self.end_mut(way).waiting.push_back(Handed::Block(request, flip));
     }
 
-    /// Moves one waiting block into the socket, if there is room: its length.
+    /// Moves one waiting block into the socket with the messages around it, if there is room: its length.
     pub fn fill_socket(&mut self, way: Way) -> Option<u32> {
+        self.fill_messages(way);
         let most = self.socket_buffer;
         let end = self.end_mut(way);
-        let (request, flip) = *end.waiting.front()?;
+        let Handed::Block(request, flip) = *end.waiting.front()? else {
+            return None;
+        };
         if !end.open || (end.socket_bytes > 0 && end.socket_bytes + u64::from(request.length) > most) {
             return None;
         }
@@ -268,7 +337,16 @@ impl Net {
         self.sent += u64::from(request.length);
         self.flying += u64::from(request.length);
         self.push(way, Parcel::Block(header, flip));
+        self.fill_messages(way);
         Some(request.length)
+    }
+
+    fn fill_messages(&mut self, way: Way) {
+        while matches!(self.end(way).waiting.front(), Some(Handed::Message(_))) {
+            if let Some(Handed::Message(message)) = self.end_mut(way).waiting.pop_front() {
+                self.push(way, Parcel::Message(message));
+            }
+        }
     }
 
     fn push(&mut self, way: Way, parcel: Parcel) {
@@ -285,39 +363,84 @@ impl Net {
         end.socket.push_back(parcel);
     }
 
-    /// Takes the next parcel of a node's uplink if it is idle: the way, the parcel, and how long it occupies the uplink.
-    pub fn next_up(&mut self, node: NodeIndex) -> Option<(Way, Parcel, Duration)> {
-        let line = self.lines.get_mut(node.0)?;
-        if line.sending {
+    /// Takes what a node's uplink sends next, if it has room: the way, the segment, when it will have left, and when
+    /// there is room for another.
+    pub fn next_up(&mut self, node: NodeIndex, now: Instant) -> Option<(Way, Segment, Instant, Instant)> {
+        if self.lines.get(node.0)?.sending {
             return None;
         }
-        while let Some(way) = self.lines[node.0].turn.pop_front() {
-            let end = self.end_mut(way);
-            let Some(parcel) = end.socket.pop_front() else {
+        for _ in 0..self.lines[node.0].turn.len() {
+            let way = self.lines[node.0].turn.pop_front()?;
+            if self.end(way).socket.is_empty() {
                 continue;
-            };
-            end.socket_bytes -= parcel.size();
-            if !end.socket.is_empty() {
+            }
+            if !self.may_send(way) {
+                self.lines[node.0].turn.push_back(way);
+                continue;
+            }
+            let segment = self.take_segment(way);
+            if !self.end(way).socket.is_empty() {
                 self.lines[node.0].turn.push_back(way);
             }
             let line = &mut self.lines[node.0];
             line.sending = true;
-            let time = time(parcel.size(), line.access.up);
-            return Some((way, parcel, time));
+            let acks = std::mem::take(&mut line.acks);
+            line.up_free = line.up_free.max(now) + time(line.wire_bytes(segment.bytes) + acks, line.access.up);
+            let room = line.up_free.checked_sub(line.access.queue).unwrap_or(now).max(now);
+            return Some((way, segment, line.up_free, room));
         }
         None
     }
 
-    /// The parcel that [`next_up`](Self::next_up) gave has left.
+    /// Whether TCP lets a connection send a segment: one is always under way, more only as far as the queues hold it.
+    fn may_send(&self, way: Way) -> bool {
+        let end = self.end(way);
+        if !self.lines[end.node.0].is_queued() || end.under_way == 0 {
+            return true;
+        }
+        let to = &self.lines[self.end(way.back()).node.0];
+        let held = to.access.down as f64 * 2.0 * to.access.queue.as_secs_f64();
+        end.under_way + SEGMENT <= WINDOW && (to.coming + SEGMENT) as f64 <= held
+    }
+
+    fn take_segment(&mut self, way: Way) -> Segment {
+        let queued = self.lines[self.end(way).node.0].is_queued();
+        let to = self.end(way.back()).node;
+        let end = self.end_mut(way);
+        let left = end.socket.front().map_or(0, Parcel::size) - end.begun;
+        let bytes = if queued { left.min(SEGMENT) } else { left };
+        end.begun += bytes;
+        end.socket_bytes -= bytes;
+        end.under_way += bytes;
+        let whole = bytes == left;
+        if whole {
+            end.begun = 0;
+        }
+        let parcel = if whole { end.socket.pop_front() } else { None };
+        self.lines[to.0].coming += bytes;
+        Segment { bytes, parcel }
+    }
+
+    /// The uplink has room for another segment.
     pub fn up_done(&mut self, node: NodeIndex) {
         self.lines[node.0].sending = false;
     }
 
-    /// When a parcel that reaches a node's downlink at this moment is read.
-    pub fn arrive(&mut self, node: NodeIndex, parcel: &Parcel, now: Instant) -> Instant {
+    /// When a segment that reaches a node's downlink at this moment is read.
+    pub fn arrive(&mut self, node: NodeIndex, segment: &Segment, now: Instant) -> Instant {
         let line = &mut self.lines[node.0];
-        line.down_free = line.down_free.max(now) + time(parcel.size(), line.access.down);
+        line.down_free = line.down_free.max(now) + time(line.wire_bytes(segment.bytes), line.access.down);
+        if line.is_queued() {
+            line.acks += HEADERS;
+        }
         line.down_free
+    }
+
+    /// A segment is read, or thrown away because the connection has ended.
+    pub fn segment_landed(&mut self, way: Way, segment: &Segment) {
+        let to = self.end(way.back()).node;
+        self.end_mut(way).under_way -= segment.bytes;
+        self.lines[to.0].coming -= segment.bytes;
     }
 
     /// A parcel is read, or thrown away because the connection has ended.

@@ -95,6 +95,8 @@ pub struct Link {
     pub choking: bool,
     /// Pieces that the other side serves while it chokes us.
     pub allowed_fast: BTreeSet<u32>,
+    /// Pieces that we serve while we choke the other side.
+    pub gives_fast: BTreeSet<u32>,
     /// What the other side said that it has.
     pub told: Bitfield,
 }

@@ -8,7 +8,7 @@ use obt_wire::peer::{Handshake, Message, Reserved};
 use obt_wire::{Bitfield, PieceIndex};
 
 use super::{CONNECT_TIMEOUT, Checked, Happening, World};
-use crate::net::{ConnIndex, Parcel, Way};
+use crate::net::{ConnIndex, Parcel, Segment, Way};
 use crate::node::{Link, NodeIndex};
 
 impl World {
@@ -65,6 +65,7 @@ impl World {
             choked_by: true,
             choking: true,
             allowed_fast: Default::default(),
+            gives_fast: Default::default(),
             told: Bitfield::empty(self.setup.torrent.geometry().pieces()),
         };
         self.nodes[node.0].links.insert(key, link);
@@ -99,6 +100,7 @@ impl World {
         match message {
             Message::Choke => link.choking = true,
             Message::Unchoke => link.choking = false,
+            Message::AllowedFast(piece) => _ = link.gives_fast.insert(piece),
             _ => {}
         }
         let way = link.way;
@@ -115,19 +117,23 @@ impl World {
         self.pump(node);
     }
 
-    /// Sends the next parcel, if the uplink is idle.
+    /// Sends the next segment, if the uplink has room.
     pub(super) fn pump(&mut self, node: NodeIndex) {
-        let Some((way, parcel, time)) = self.net.next_up(node) else {
+        let Some((way, segment, left, room)) = self.net.next_up(node, self.now) else {
             return;
         };
-        let left = self.now + time;
-        self.push(left, Happening::UpFree(node));
-        let arrival = self.net.arrival(way, &parcel, left, &mut self.rng);
-        self.push(arrival, Happening::Arrived(way, parcel));
+        self.push(room, Happening::UpFree(node));
+        let arrival = self.net.arrival(way, &segment, left, &mut self.rng);
+        self.push(arrival, Happening::Arrived(way, segment));
         self.feed(way);
     }
 
-    pub(super) fn read(&mut self, way: Way, parcel: Parcel) -> Checked {
+    pub(super) fn read(&mut self, way: Way, segment: Segment) -> Checked {
+        self.net.segment_landed(way, &segment);
+        self.pump(self.net.end(way).node);
+        let Some(parcel) = segment.parcel else {
+            return Ok(());
+        };
         let (node, peer) = (self.net.end(way.back()).node, self.net.end(way.back()).key);
         let open = self.net.end(way.back()).open && self.nodes[node.0].alive;
         self.net.landed(&parcel, open);

@@ -18,7 +18,7 @@ use obt_wire::metainfo::Metainfo;
 use obt_wire::{Bitfield, Block};
 
 use crate::invariants::{Check, INVARIANTS};
-use crate::net::{ConnIndex, Net, Parcel, Way};
+use crate::net::{ConnIndex, Net, Segment, Way};
 use crate::node::{Conduct, Node, NodeIndex, Spec};
 use crate::platter::Job;
 use crate::torrent::Torrent;
@@ -136,10 +136,10 @@ enum Happening {
     Gone(Way),
     /// An uplink is free.
     UpFree(NodeIndex),
-    /// A parcel reaches a downlink.
-    Arrived(Way, Parcel),
-    /// A parcel is read from the socket.
-    Read(Way, Parcel),
+    /// A segment reaches a downlink.
+    Arrived(Way, Segment),
+    /// A segment is read from the socket.
+    Read(Way, Segment),
     /// A disk has done something.
     Stored(NodeIndex, Job),
     /// An announce reaches a tracker.
@@ -382,12 +382,12 @@ impl World {
                 self.pump(node);
                 Ok(())
             }
-            Happening::Arrived(way, parcel) => {
-                let at = self.net.arrive(self.net.end(way.back()).node, &parcel, self.now);
-                self.push(at, Happening::Read(way, parcel));
+            Happening::Arrived(way, segment) => {
+                let at = self.net.arrive(self.net.end(way.back()).node, &segment, self.now);
+                self.push(at, Happening::Read(way, segment));
                 Ok(())
             }
-            Happening::Read(way, parcel) => self.read(way, parcel),
+            Happening::Read(way, segment) => self.read(way, segment),
             Happening::Announced(node, tracker, request) => {
                 self.announced(node, tracker, &request);
                 Ok(())
