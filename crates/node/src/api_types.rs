@@ -95,6 +95,13 @@ pub struct ItemPage {
     pub cursor: Option<String>,
 }
 
+/// Names to look up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// At most a thousand.
+    pub names: Vec<String>,
+}
+
 /// What came of a publish.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {

@@ -67,9 +67,18 @@ pub const READ_STEP: u32 = 256 << 10;
 pub const READERS: usize = 64;
 /// How often the limits of the process are shared out anew among its torrents.
 pub const RATE_SHARE: Duration = Duration::from_secs(1);
+/// How long nobody must have needed a shared item before its files are closed: a peer that comes back after a pause
+/// finds it open.
+pub const REST_AFTER: Duration = Duration::from_secs(10);
 /// Commands to a torrent that wait for its task; whoever sends one more waits.
 pub const TORRENT_COMMANDS: usize = 64;
 
+/// Names that are looked up with one question, by us and at trackers of ours: about a millisecond for a hundred.
+pub const LOOK_UP_NAMES: usize = 1_000;
+/// Paths that are hashed at once, each by one processor or more; others that are to be published wait.
+pub const SHARES_HASHED: usize = 2;
+/// Paths that are being shared at once: while one waits for the tracker's disk, others use the processors.
+pub const SHARES: usize = 32;
 /// How long a share waits for its first announce before it says that it shares: longer than an exchange with a tracker
 /// that is well takes.
 pub const SHARE_ANNOUNCE: Duration = Duration::from_secs(3);

@@ -26,7 +26,8 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::api_types::{ErrorBody, ErrorDetail, Item, ItemPage, PeerList, Published, Status};
+use crate::api_types::{ErrorBody, ErrorDetail, Item, ItemPage, Names, PeerList, Published, Status};
+use crate::limits::LOOK_UP_NAMES;
 
 /// Time for a connection to the tracker: "nobody has it" must come within 2 s where there is a tracker at all.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -267,6 +268,23 @@ impl TrackerClient {
         }
     }
 
+    /// The newest versions of those of these names that there are, without their files; one question for up to
+    /// [`LOOK_UP_NAMES`] of them.
+    ///
+    /// # Errors
+    /// See [`TrackerError`].
+    pub async fn look_up(&self, names: impl Iterator<Item = &Name>) -> Result<Vec<Item>, TrackerError> {
+        let names: Vec<String> = names.map(Name::to_string).collect();
+        let mut found = Vec::new();
+        for names in names.chunks(LOOK_UP_NAMES) {
+            let body = serde_json::to_vec(&Names { names: names.to_vec() }).map_err(|error| self.foreign(&error))?;
+            let answer = self.ask(Method::POST, "/api/v1/items", &[Bytes::from(body)], None, ANSWER).await?;
+            let page: ItemPage = self.parse(&self.accepted(answer)?)?;
+            found.extend(page.items);
+        }
+        Ok(found)
+    }
+
     /// The .torrent of an item, unchecked.
     ///
     /// # Errors
@@ -364,7 +382,7 @@ impl TrackerClient {
             .method(method.clone())
             .uri(format!("http://{authority}{path}"))
             .header(HOST, &authority)
-            .header(CONTENT_TYPE, "application/x-bittorrent");
+            .header(CONTENT_TYPE, if method == Method::POST { "application/json" } else { "application/x-bittorrent" });
         if let Some(key) = key {
             let call = Call { method: method.as_str(), path_and_query: path, body_sha256: body_digest(body) };
             request = request.header(AUTHORIZATION, sign(key, &call).map_err(|error| self.foreign(&error))?);

@@ -4,23 +4,28 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
+use axum::body::{Body, to_bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
-use obt_catalogue::{CatalogueError, Entry, LastHolder, Layout, Name, NameArgument, QueryError, Reader, Resolved};
+use obt_catalogue::{
+    CatalogueError, Entry, LastHolder, Layout, Name, NameArgument, QueryError, Reader, Resolved, Selector,
+};
 use obt_tracker::SwarmStats;
 use obt_wire::metainfo::Metainfo;
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use super::App;
 use super::clock::rfc3339;
 use super::connections::Ends;
 use super::error::ApiError;
 use super::origin::Origin;
-use super::paths;
-use crate::api_types::{Item, ItemFile, ItemPage, ItemVersion, LastHeld};
+use super::{limits, paths};
+use crate::api_types::{Item, ItemFile, ItemPage, ItemVersion, LastHeld, Names};
+use crate::limits::LOOK_UP_NAMES;
 
 /// The query of a list.
 #[derive(Debug, Deserialize)]
@@ -52,6 +57,28 @@ pub(super) async fn list(
     let items = page.entries.iter().zip(similar);
     let items = items.map(|(entry, similar)| item(entry, similar, app.state.stats(&entry.content.hashes, now)));
     Ok(Json(ItemPage { items: items.collect(), cursor: page.cursor }))
+}
+
+/// `POST /api/v1/items`: the newest versions of those of the names that there are, in the order of the question.
+pub(super) async fn look_up(State(app): State<Arc<App>>, body: Body) -> Result<Response, ApiError> {
+    let body = timeout(limits::BODY_STALL, to_bytes(body, limits::LOOK_UP_BYTES)).await;
+    let body = body.map_err(|_| ApiError::timeout("the request's body stopped coming"))?;
+    let body = body.map_err(|_| ApiError::bad_request("the request's body is broken or too long"))?;
+    let Names { names } = serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    if names.len() > LOOK_UP_NAMES {
+        return Err(ApiError::bad_request(format!("at most {LOOK_UP_NAMES} names can be looked up at once")));
+    }
+    let names = names.iter().map(|name| Name::parse(name)).collect::<Result<Vec<_>, _>>()?;
+    let ask = move |reader: &Reader| -> Result<Vec<_>, CatalogueError> {
+        let newest = names.iter().map(|name| reader.entry(name, &Selector::Newest));
+        newest.filter_map(Result::transpose).collect()
+    };
+    let entries = app.catalogue.read(ask).await?;
+    let now = Instant::now();
+    let items = entries.iter().map(|entry| item(entry, Vec::new(), app.state.stats(&entry.content.hashes, now)));
+    let page = ItemPage { items: items.collect(), cursor: None };
+    let json = serde_json::to_vec(&page).map_err(|error| ApiError::internal(&error))?;
+    app.bulk.answer("application/json", json).await
 }
 
 /// The query of an item.

@@ -20,6 +20,8 @@ pub(super) const HEADERS: usize = 64;
 pub(super) const HEAD: Duration = Duration::from_secs(10);
 /// Time for an answer that is not a stream (B-HTTP).
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
+/// Longest list of names to look up, bytes: a thousand of the longest, with room for escapes.
+pub(super) const LOOK_UP_BYTES: usize = 2 << 20;
 /// Time for a .torrent to come in: the largest one, over a link of 5 Mbit/s.
 pub(super) const UPLOAD: Duration = Duration::from_secs(120);
 /// Time between two parts of a body that comes in (B-HTTP).

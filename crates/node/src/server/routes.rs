@@ -20,7 +20,7 @@ pub(super) fn all(app: &Arc<App>) -> Router {
         .route("/page.css", get(web::style))
         .route("/page.js", get(web::script))
         .route("/openapi.json", get(web::contract))
-        .route("/api/v1/items", get(items::list))
+        .route("/api/v1/items", get(items::list).post(items::look_up))
         .route("/api/v1/peers", get(status::peers))
         .route("/api/v1/status", get(status::status))
         .route("/healthz", get(status::health))
