@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::hash::stamp_of;
 
@@ -17,8 +18,17 @@ const QUIET: Duration = Duration::from_secs(2);
 /// End of the names of downloads that are not done (see `obt-storage`).
 const PARTIAL: &str = ".obt-part";
 
-/// What the entries of a folder look like: a digest of all names, sizes and times below each.
-pub type Look = BTreeMap<String, u64>;
+/// What the entries of a folder look like.
+pub type Look = BTreeMap<String, Sight>;
+
+/// What one entry looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sight {
+    /// Of all names, sizes and times below it.
+    digest: u64,
+    /// How long ago anything of that changed last, by the clock of the machine.
+    age: Duration,
+}
 
 /// What is to be done about an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,12 +63,17 @@ impl FolderWatch {
             }
         }
         for (name, look) in look {
-            let new = Entry { look: *look, since: now, shared: false };
+            let new = Entry { look: look.digest, since: now, shared: false };
             let Some(entry) = self.entries.get_mut(name) else {
-                self.entries.insert(name.clone(), new);
+                // What was left alone for long before we came need not be watched for as long again.
+                let shared = look.age >= QUIET;
+                if shared {
+                    changes.push(Change::Share(name.clone()));
+                }
+                self.entries.insert(name.clone(), Entry { shared, ..new });
                 continue;
             };
-            if entry.look != *look {
+            if entry.look != look.digest {
                 if entry.shared {
                     changes.push(Change::Withdraw(name.clone()));
                 }
@@ -88,48 +103,67 @@ impl FolderWatch {
 /// Where the folder itself cannot be read.
 pub fn look_at(folder: &Path) -> io::Result<Look> {
     let mut look = Look::new();
+    let now = SystemTime::now();
     for entry in fs::read_dir(folder)? {
         let Ok(entry) = entry else { continue };
         let Ok(name) = entry.file_name().into_string() else { continue };
         if name.starts_with('.') || name.ends_with(PARTIAL) {
             continue;
         }
-        let mut hasher = DefaultHasher::new();
-        if digest(&entry, &mut hasher).is_ok_and(|files| files > 0) {
-            look.insert(name, hasher.finish());
+        let mut seen = Seen::default();
+        if seen.look_at(&entry).is_ok() && seen.files > 0 {
+            let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(seen.changed);
+            // A time to come tells nothing: the clock was set, or it is another machine's.
+            let age = now.duration_since(changed).unwrap_or_default();
+            look.insert(name, Sight { digest: seen.hasher.finish(), age });
         }
     }
     Ok(look)
 }
 
-/// Feeds all files below an entry into `hasher`; returns how many there are.
-fn digest(entry: &fs::DirEntry, hasher: &mut DefaultHasher) -> io::Result<u64> {
-    let kind = entry.file_type()?;
-    if kind.is_file() {
-        let stamp = stamp_of(&entry.metadata()?);
-        (entry.path(), stamp.size, stamp.mtime_ns).hash(hasher);
-        return Ok(1);
+/// What is below an entry.
+#[derive(Default)]
+struct Seen {
+    hasher: DefaultHasher,
+    files: u64,
+    /// When the last of them changed, seconds since 1970, rounded up. Nobody can set this time, as opposed to that of the
+    /// last modification.
+    changed: u64,
+}
+
+impl Seen {
+    fn add(&mut self, file: &fs::DirEntry) -> io::Result<()> {
+        let metadata = file.metadata()?;
+        let stamp = stamp_of(&metadata);
+        (file.path(), stamp.size, stamp.mtime_ns).hash(&mut self.hasher);
+        self.files += 1;
+        self.changed = self.changed.max(u64::try_from(metadata.ctime() + 1).unwrap_or_default());
+        Ok(())
     }
-    if !kind.is_dir() {
-        return Ok(0);
-    }
-    let mut files = 0;
-    let mut folders = vec![entry.path()];
-    while let Some(folder) = folders.pop() {
-        let mut below: Vec<fs::DirEntry> = fs::read_dir(&folder)?.collect::<io::Result<_>>()?;
-        below.sort_by_key(fs::DirEntry::file_name);
-        for entry in below {
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                folders.push(entry.path());
-            } else if kind.is_file() {
-                let stamp = stamp_of(&entry.metadata()?);
-                (entry.path(), stamp.size, stamp.mtime_ns).hash(hasher);
-                files += 1;
+
+    fn look_at(&mut self, entry: &fs::DirEntry) -> io::Result<()> {
+        let kind = entry.file_type()?;
+        if kind.is_file() {
+            return self.add(entry);
+        }
+        if !kind.is_dir() {
+            return Ok(());
+        }
+        let mut folders = vec![entry.path()];
+        while let Some(folder) = folders.pop() {
+            let mut below: Vec<fs::DirEntry> = fs::read_dir(&folder)?.collect::<io::Result<_>>()?;
+            below.sort_by_key(fs::DirEntry::file_name);
+            for entry in below {
+                let kind = entry.file_type()?;
+                if kind.is_dir() {
+                    folders.push(entry.path());
+                } else if kind.is_file() {
+                    self.add(&entry)?;
+                }
             }
         }
+        Ok(())
     }
-    Ok(files)
 }
 
 #[cfg(test)]
@@ -137,7 +171,8 @@ mod tests {
     use super::*;
 
     fn look(entries: &[(&str, u64)]) -> Look {
-        entries.iter().map(|(name, look)| ((*name).to_owned(), *look)).collect()
+        let young = |digest| Sight { digest, age: Duration::ZERO };
+        entries.iter().map(|(name, digest)| ((*name).to_owned(), young(*digest))).collect()
     }
 
     fn share(name: &str) -> Change {
@@ -159,6 +194,16 @@ mod tests {
         assert_eq!(watch.look(&look(&[("a", 3)]), at(8)), [withdraw("a")]);
         assert_eq!(watch.look(&look(&[("a", 3)]), at(10)), [share("a")]);
         assert_eq!(watch.look(&look(&[]), at(12)), [withdraw("a")]);
+    }
+
+    #[test]
+    fn what_was_left_alone_for_long_is_shared_at_first_sight() {
+        let old = Sight { digest: 1, age: QUIET };
+        let (mut watch, now) = (FolderWatch::default(), Instant::now());
+        let first = [("a".to_owned(), old), ("b".to_owned(), Sight { age: QUIET / 2, ..old })].into();
+        assert_eq!(watch.look(&first, now), [share("a")]);
+        assert_eq!(watch.look(&first, now), []);
+        assert_eq!(watch.look(&first, now + QUIET), [share("b")]);
     }
 
     #[test]
