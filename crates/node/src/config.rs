@@ -65,6 +65,8 @@ pub struct NodeConfig {
     pub connect_timeout: Duration,
     /// Time for a handshake.
     pub handshake_timeout: Duration,
+    /// How long nobody must have needed a shared item before its files are closed.
+    pub rest_after: Duration,
 }
 
 impl Default for NodeConfig {
@@ -82,6 +84,7 @@ impl Default for NodeConfig {
             upload_rate: None,
             connect_timeout: limits::CONNECT,
             handshake_timeout: limits::HANDSHAKE,
+            rest_after: limits::REST_AFTER,
         }
     }
 }

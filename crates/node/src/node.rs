@@ -57,6 +57,8 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     torrents: BTreeMap<InfoHash, TorrentHandle>,
+    /// How many there were when ended ones were let go of.
+    kept: usize,
     rates: Rates,
     stopping: bool,
     /// The listener, and the tasks of torrents: aborted with the node.
@@ -99,9 +101,10 @@ impl Node {
             port,
             client: config.client,
             connections: config.torrent_connections,
+            rest_after: config.rest_after,
         };
         let rates = Rates { download: config.download_rate, upload: config.upload_rate };
-        let state = State { torrents: BTreeMap::new(), rates, stopping: false, tasks };
+        let state = State { torrents: BTreeMap::new(), kept: 0, rates, stopping: false, tasks };
         let limited = Arc::new(Notify::new());
         let shared = Arc::new(Shared { context, state: Mutex::new(state), limited: Arc::clone(&limited) });
         let sharing = share_rates(Arc::downgrade(&shared), limited);
@@ -144,8 +147,9 @@ impl Node {
         if state.stopping {
             return Err(NodeError::Stopping);
         }
-        state.torrents.retain(|_, torrent| !torrent.has_ended());
-        if let Some(twin) = hashes.short().find(|hash| state.torrents.contains_key(hash)) {
+        state.let_go();
+        let is_here = |hash: &InfoHash| state.torrents.get(hash).is_some_and(|torrent| !torrent.has_ended());
+        if let Some(twin) = hashes.short().find(is_here) {
             return Err(NodeError::Duplicate(twin));
         }
         if add.local_addresses == LocalAddresses::Allowed {
@@ -155,7 +159,6 @@ impl Node {
         }
         let (handle, task) = torrent::start(self.shared.context.clone(), add, state.rates);
         state.torrents.extend(hashes.short().map(|hash| (hash, handle.clone())));
-        // Ended torrents are let go of, so that a daemon that adds and drops them for years stays small.
         while state.tasks.try_join_next().is_some() {}
         state.tasks.spawn(task);
         Ok(handle)
@@ -228,6 +231,15 @@ impl Shared {
 }
 
 impl State {
+    /// Lets go of ended torrents, so that a daemon that adds and drops them for years stays small; not each time, since
+    /// it looks at all of them.
+    fn let_go(&mut self) {
+        if self.torrents.len() >= 2 * self.kept.max(32) {
+            self.torrents.retain(|_, torrent| !torrent.has_ended());
+            self.kept = self.torrents.len();
+        }
+    }
+
     /// Torrents that run, each once though a hybrid has two names.
     fn live(&self) -> impl Iterator<Item = TorrentHandle> {
         let primary = self.torrents.iter().filter(|(hash, torrent)| torrent.hashes().primary() == **hash);

@@ -1,5 +1,6 @@
 //! From a path to an item that others can get: hash or recognise it, publish it or join those who hold it, serve it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,22 +9,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use obt_catalogue::names::{Name, Selector};
 use obt_catalogue::signing::Keypair;
-use obt_swarm::{LocalAddresses, TrackerState, TrackerUrl};
+use obt_swarm::{LocalAddresses, TrackerUrl};
 use obt_wire::Sha256Hash;
 use obt_wire::metainfo::Metainfo;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::api_types::{Item, ItemFile};
 use crate::disk::Proof;
 use crate::hash::{HashError, MakeOptions, Watch, check, lists_same, make, still_holds};
-use crate::limits::SHARE_ANNOUNCE;
+use crate::limits::{SHARE_ANNOUNCE, SHARES_HASHED};
 use crate::node::{Node, NodeError};
 use crate::requester::item_hashes;
 use crate::state::{StateError, StateFolder, write_private, write_private_parts};
-use crate::torrent::{AddTorrent, Afterwards, Source, TorrentError, TorrentHandle, TorrentStats};
+use crate::torrent::{AddTorrent, Afterwards, Source, TorrentError, TorrentHandle};
 use crate::tracker_client::{Replace, TrackerClient, TrackerError};
 
 /// Why something cannot be shared.
@@ -104,21 +106,16 @@ impl Shared {
     /// Whether the tracker knows that it is held here; also where the announce failed, and will be tried again.
     #[must_use]
     pub fn is_known_to_tracker(&self) -> bool {
-        is_announced(&self.handle.stats().borrow())
+        self.handle.stats().borrow().announced
     }
 
     /// Waits until whoever asks the tracker finds that it is held here; not for ever: a tracker that is slow hears of
     /// it later.
     pub async fn until_known_to_tracker(&self) {
         let mut stats = self.handle.stats();
-        let announced = stats.wait_for(|stats| is_announced(stats));
+        let announced = stats.wait_for(|stats| stats.announced);
         let _ = timeout(SHARE_ANNOUNCE, announced).await;
     }
-}
-
-fn is_announced(stats: &TorrentStats) -> bool {
-    let trackers = stats.swarm.iter().flat_map(|swarm| &swarm.trackers);
-    trackers.into_iter().any(|tracker| matches!(tracker.state, TrackerState::Working(_) | TrackerState::Failing(_)))
 }
 
 /// How an item came to be shared.
@@ -138,12 +135,23 @@ pub struct Sharer {
     client: TrackerClient,
     key: Arc<Keypair>,
     state: StateFolder,
+    /// One permit for each path that is being hashed.
+    hashing: Arc<Semaphore>,
+}
+
+/// What was shared before, and what was not.
+#[derive(Debug, Default)]
+pub struct Resumed {
+    /// Shared again, each with what asked for it.
+    pub shared: Vec<(ShareRequest, Shared)>,
+    /// To be shared one by one.
+    pub others: Vec<ShareRequest>,
 }
 
 /// Data and the torrent that it is.
 struct Known {
     metainfo: Arc<Metainfo>,
-    proof: Option<Proof>,
+    proof: Proof,
     skipped: Vec<PathBuf>,
 }
 
@@ -151,7 +159,8 @@ impl Sharer {
     /// Shares through the tracker of `client`; what is new there is published with `key`.
     #[must_use]
     pub fn new(node: Node, client: TrackerClient, key: Keypair, state: StateFolder) -> Self {
-        Self { node, client, key: Arc::new(key), state }
+        let hashing = Arc::new(Semaphore::new(SHARES_HASHED));
+        Self { node, client, key: Arc::new(key), state, hashing }
     }
 
     /// The tracker.
@@ -170,15 +179,63 @@ impl Sharer {
         self.state.check_apart(&path)?;
         let memory = Memory::new(&self.state, &path, &request.name);
         let published = self.published(&request.name).await?;
-        let known = match self.recognise(&path, &published, &memory, &watch).await? {
+        let remembered = remembered(vec![(path.clone(), memory.clone())]).await.pop().flatten();
+        let remembered = remembered.filter(|known| published.is_empty() || is_among(&known.metainfo, &published));
+        let known = match remembered {
             Some(known) => known,
-            None => hash(&path, request, &watch).await?,
+            None => {
+                let known = match self.recognise(&path, &published, &watch).await? {
+                    Some(known) => known,
+                    None => self.hash(&path, request, &watch).await?,
+                };
+                memory.keep(&known.metainfo, &known.proof)?;
+                known
+            }
         };
         let (item, how) = self.item_of(request, &known.metainfo, &published).await?;
-        let handle = self.serve(path, &known).await?;
-        let (_, store) = handle.ready().await?;
-        memory.keep(&known.metainfo, &store.proof())?;
+        let handle = self.serve(path, &known)?;
         Ok(Shared { item, metainfo: known.metainfo, how, handle, skipped: known.skipped })
+    }
+
+    /// Shares again what was shared from the same paths before and has not changed since, if it still is the newest of
+    /// its name: ten thousand of them at the cost of a few questions. The others are left to [`share`](Self::share).
+    ///
+    /// # Errors
+    /// Where the tracker does not answer; see [`ShareError`].
+    pub async fn resume(&self, requests: Vec<ShareRequest>) -> Result<Resumed, ShareError> {
+        let mut resumed = Resumed::default();
+        let mut asked = Vec::new();
+        for request in requests {
+            match fs::canonicalize(&request.path) {
+                Ok(path) if self.state.check_apart(&path).is_ok() => asked.push((request, path)),
+                _ => resumed.others.push(request),
+            }
+        }
+        let of =
+            |(request, path): &(ShareRequest, PathBuf)| (path.clone(), Memory::new(&self.state, path, &request.name));
+        let remembered = remembered(asked.iter().map(of).collect()).await;
+        let mut known = Vec::new();
+        for ((request, path), remembered) in asked.into_iter().zip(remembered) {
+            match remembered {
+                Some(it) => known.push((request, path, it)),
+                None => resumed.others.push(request),
+            }
+        }
+        let items = self.client.look_up(known.iter().map(|(request, ..)| &request.name)).await?;
+        let items: BTreeMap<&str, &Item> = items.iter().map(|item| (item.name.as_str(), item)).collect();
+        for (request, path, known) in known {
+            match items.get(request.name.as_str()) {
+                Some(item) if item_hashes(item) == Some(known.metainfo.info.hashes) => {
+                    let handle = self.serve(path, &known)?;
+                    let item = Item::clone(item);
+                    let metainfo = known.metainfo;
+                    let shared = Shared { item, metainfo, how: How::Joined, handle, skipped: Vec::new() };
+                    resumed.shared.push((request, shared));
+                }
+                _ => resumed.others.push(request),
+            }
+        }
+        Ok(resumed)
     }
 
     /// What the catalogue has under a name, all versions, the newest first.
@@ -196,21 +253,13 @@ impl Sharer {
         Ok(items)
     }
 
-    /// The data as a torrent that is known for it already: the one that was shared from this path before, or one that
-    /// somebody published under the same name.
+    /// The data as a torrent that somebody published under the same name.
     async fn recognise(
         &self,
         path: &Path,
         published: &[Item],
-        memory: &Memory,
         watch: &Arc<Watch>,
     ) -> Result<Option<Known>, ShareError> {
-        if let Some((metainfo, proof)) = memory.recall()
-            && (published.is_empty() || is_among(&metainfo, published))
-            && still_holds(&proof, path, &metainfo)?
-        {
-            return Ok(Some(Known { metainfo: Arc::new(metainfo), proof: Some(proof), skipped: Vec::new() }));
-        }
         for item in published {
             let name = item.name.parse::<Name>();
             let Ok(name) = name else { continue };
@@ -219,13 +268,14 @@ impl Sharer {
             if item_hashes(item) != Some(metainfo.info.hashes) || !lists_same(path, &metainfo)? {
                 continue;
             }
+            let _turn = self.hashing.acquire().await;
             let (path, watch) = (path.to_owned(), Arc::clone(watch));
             let checked = blocking(move || check(&path, &metainfo, &watch).map(|checked| (checked, metainfo))).await?;
             if let (checked, metainfo) = checked
                 && checked.is_complete()
             {
                 let proof = checked.proof(&metainfo);
-                return Ok(Some(Known { metainfo: Arc::new(metainfo), proof: Some(proof), skipped: Vec::new() }));
+                return Ok(Some(Known { metainfo: Arc::new(metainfo), proof, skipped: Vec::new() }));
             }
         }
         Ok(None)
@@ -249,12 +299,21 @@ impl Sharer {
         Ok((item.ok_or_else(vanished)?, if made.existed { How::Joined } else { How::Published }))
     }
 
-    async fn serve(&self, root: PathBuf, known: &Known) -> Result<TorrentHandle, ShareError> {
+    async fn hash(&self, path: &Path, request: &ShareRequest, watch: &Arc<Watch>) -> Result<Known, ShareError> {
+        let _turn = self.hashing.acquire().await;
+        let (path, watch, options) = (path.to_owned(), Arc::clone(watch), request.options);
+        let name = request.name.last_component().to_owned();
+        let made = blocking(move || make(&path, &name, options, &watch)).await?;
+        let proof = made.proof();
+        Ok(Known { metainfo: Arc::new(made.metainfo), proof, skipped: made.skipped })
+    }
+
+    fn serve(&self, root: PathBuf, known: &Known) -> Result<TorrentHandle, ShareError> {
         let hash = known.metainfo.info.hashes.primary();
         if let Some(handle) = self.node.find(hash) {
             return Ok(handle);
         }
-        let source = Source::Existing { root, metainfo: Arc::clone(&known.metainfo), proof: known.proof.clone() };
+        let source = Source::Existing { root, metainfo: Arc::clone(&known.metainfo), proof: Some(known.proof.clone()) };
         Ok(self.node.add(AddTorrent {
             source,
             trackers: vec![TrackerUrl { url: format!("obt://{}", self.client.address()), tier: 0 }],
@@ -272,12 +331,11 @@ fn is_among(metainfo: &Metainfo, items: &[Item]) -> bool {
     items.iter().any(|item| item_hashes(item) == Some(metainfo.info.hashes))
 }
 
-async fn hash(path: &Path, request: &ShareRequest, watch: &Arc<Watch>) -> Result<Known, ShareError> {
-    let (path, watch, options) = (path.to_owned(), Arc::clone(watch), request.options);
-    let name = request.name.last_component().to_owned();
-    let made = blocking(move || make(&path, &name, options, &watch)).await?;
-    let proof = made.proof();
-    Ok(Known { metainfo: Arc::new(made.metainfo), proof: Some(proof), skipped: made.skipped })
+/// What was shared from these paths before, where it has not changed since.
+async fn remembered(paths: Vec<(PathBuf, Memory)>) -> Vec<Option<Known>> {
+    let count = paths.len();
+    let recall = move || paths.iter().map(|(path, memory)| memory.recall(path)).collect();
+    tokio::task::spawn_blocking(recall).await.unwrap_or_else(|_| std::iter::repeat_with(|| None).take(count).collect())
 }
 
 async fn blocking<T: Send + 'static>(
@@ -287,6 +345,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// What was shared from a path under a name, kept so that the next start need not hash it.
+#[derive(Debug, Clone)]
 struct Memory {
     torrent: PathBuf,
     proof: PathBuf,
@@ -303,10 +362,12 @@ impl Memory {
         Self { torrent: folder.join(format!("{id}.torrent")), proof: folder.join(format!("{id}.proof")) }
     }
 
-    fn recall(&self) -> Option<(Metainfo, Proof)> {
-        let torrent = Bytes::from(fs::read(&self.torrent).ok()?);
-        let proof = fs::read(&self.proof).ok()?;
-        Some((Metainfo::parse_shared(&torrent).ok()?, Proof::from_bytes(proof)))
+    /// What is kept, if what is at `path` has not changed since.
+    fn recall(&self, path: &Path) -> Option<Known> {
+        let metainfo = Metainfo::parse_shared(&Bytes::from(fs::read(&self.torrent).ok()?)).ok()?;
+        let proof = Proof::from_bytes(fs::read(&self.proof).ok()?);
+        let holds = still_holds(&proof, path, &metainfo).is_ok_and(|holds| holds);
+        holds.then(|| Known { metainfo: Arc::new(metainfo), proof, skipped: Vec::new() })
     }
 
     fn keep(&self, metainfo: &Metainfo, proof: &Proof) -> Result<(), StateError> {

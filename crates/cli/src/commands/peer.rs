@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use obt_node::folder::{Change, FolderWatch, look_at};
 use obt_node::hash::{MakeOptions, Watch};
-use obt_node::sharer::ShareRequest;
+use obt_node::limits::SHARES;
+use obt_node::sharer::{Resumed, ShareRequest, Shared};
 use obt_node::state::StateFolder;
 use obt_node::torrent::TorrentHandle;
 use obt_node::tracker_client::Replace;
+use tokio::task::JoinSet;
 
 use crate::args::Peer;
 use crate::commands::daemon::{Daemon, announce_listening, announce_shared};
@@ -69,9 +71,8 @@ impl Items<'_> {
             match tokio::task::spawn_blocking(move || look_at(&owned)).await? {
                 Ok(look) => {
                     let pause = LOOK.max(began.elapsed() * SHARE_OF_TIME);
-                    for change in self.watch.look(&look, Instant::now()) {
-                        self.apply(folder, change).await?;
-                    }
+                    let changes = self.watch.look(&look, Instant::now());
+                    self.apply(folder, changes).await?;
                     tokio::time::sleep(pause).await;
                 }
                 Err(error) => {
@@ -82,37 +83,85 @@ impl Items<'_> {
         }
     }
 
-    async fn apply(&mut self, folder: &Path, change: Change) -> anyhow::Result<()> {
-        match change {
-            Change::Withdraw(name) => {
-                if let Some(handle) = self.served.remove(&name) {
-                    handle.stop().await;
-                    handle.ended().await;
+    async fn apply(&mut self, folder: &Path, changes: Vec<Change>) -> anyhow::Result<()> {
+        let mut requests = Vec::new();
+        for change in changes {
+            match change {
+                Change::Withdraw(name) => self.withdraw(&name).await,
+                Change::Share(name) => match request(folder, &name) {
+                    Ok(request) => requests.push(request),
+                    Err(error) => self.failed(&name, &sentence(&error)),
+                },
+            }
+        }
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let entries: Vec<String> = requests.iter().map(entry).collect();
+        match self.daemon.sharer.resume(requests).await {
+            Ok(Resumed { shared, others }) => {
+                for (request, shared) in shared {
+                    self.shared(&request, shared)?;
                 }
-                self.output.talk(format_args!("{} changed or went: not served at the moment", plain(&name)));
+                self.share(others).await
+            }
+            Err(error) => {
+                self.output.talk(format_args!("nothing new can be shared: {}", plain(&error.to_string())));
+                let now = Instant::now();
+                entries.iter().for_each(|entry| self.watch.failed(entry, now));
                 Ok(())
             }
-            Change::Share(name) => match self.share(folder, &name).await {
-                Ok(()) => Ok(()),
-                Err(error) => {
-                    self.watch.failed(&name, Instant::now());
-                    self.output.talk(format_args!("{}: {}", plain(&name), plain(&sentence(&error))));
-                    Ok(())
-                }
-            },
         }
     }
 
-    async fn share(&mut self, folder: &Path, name: &str) -> anyhow::Result<()> {
-        let request = ShareRequest {
-            path: folder.join(name),
-            name: parse_name(name)?,
-            replace: Replace::Yes,
-            options: MakeOptions::default(),
-        };
-        let shared = self.daemon.sharer.share(&request, Arc::new(Watch::default())).await?;
+    async fn withdraw(&mut self, name: &str) {
+        if let Some(handle) = self.served.remove(name) {
+            handle.stop().await;
+            handle.ended().await;
+        }
+        self.output.talk(format_args!("{} changed or went: not served at the moment", plain(name)));
+    }
+
+    /// Hashes and publishes, several at a time.
+    async fn share(&mut self, requests: Vec<ShareRequest>) -> anyhow::Result<()> {
+        let mut waiting = requests.into_iter();
+        let mut sharing = JoinSet::new();
+        loop {
+            for request in waiting.by_ref().take(SHARES - sharing.len()) {
+                let sharer = self.daemon.sharer.clone();
+                sharing.spawn(async move {
+                    let shared = sharer.share(&request, Arc::new(Watch::default())).await;
+                    (request, shared)
+                });
+            }
+            match sharing.join_next().await {
+                Some(shared) => match shared? {
+                    (request, Ok(shared)) => self.shared(&request, shared)?,
+                    (request, Err(error)) => self.failed(&entry(&request), &sentence(&error.into())),
+                },
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn shared(&mut self, request: &ShareRequest, shared: Shared) -> anyhow::Result<()> {
         announce_shared(self.daemon, &shared, self.output)?;
-        self.served.insert(name.to_owned(), shared.handle);
+        self.served.insert(entry(request), shared.handle);
         Ok(())
     }
+
+    fn failed(&mut self, name: &str, why: &str) {
+        self.watch.failed(name, Instant::now());
+        self.output.talk(format_args!("{}: {}", plain(name), plain(why)));
+    }
+}
+
+fn request(folder: &Path, name: &str) -> anyhow::Result<ShareRequest> {
+    let path = folder.join(name);
+    Ok(ShareRequest { path, name: parse_name(name)?, replace: Replace::Yes, options: MakeOptions::default() })
+}
+
+/// The entry of the folder that a request is for, as it is spelt there: its name may be spelt otherwise.
+fn entry(request: &ShareRequest) -> String {
+    request.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }

@@ -23,6 +23,14 @@ use self::lease::LeaseTrackers;
 use self::udp::UdpTrackers;
 use crate::tracker_client::TrackerAddress;
 
+/// What the URLs of trackers of ours begin with.
+const LEASED: &str = "obt://";
+
+/// Whether what is announced there stays announced until it is taken back.
+pub(crate) fn is_leased(url: &str) -> bool {
+    url.starts_with(LEASED)
+}
+
 /// An announce, complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announce {
@@ -156,7 +164,7 @@ impl Announcer {
     /// # Errors
     /// Where there is no answer, or one that refuses.
     pub async fn announce(&self, announce: Announce) -> Result<AnnounceReply, AnnounceError> {
-        if let Some(address) = announce.url.strip_prefix("obt://") {
+        if let Some(address) = announce.url.strip_prefix(LEASED) {
             let address =
                 address.trim_end_matches('/').parse().map_err(|_| AnnounceError::BadUrl("no host and port"))?;
             return self.shared.leases.announce(&address, &announce).await;

@@ -1,6 +1,7 @@
 //! What a torrent has from its node.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -25,4 +26,6 @@ pub(crate) struct Context {
     pub(crate) client: String,
     /// Most connections of one torrent.
     pub(crate) connections: usize,
+    /// How long nobody must have needed a torrent before it rests.
+    pub(crate) rest_after: Duration,
 }

@@ -2,15 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use obt_swarm::{
-    Action, AnnounceRequest, Config, Direction, Event, PeerKey, PeerSource, Start, Swarm, TrackerIndex, TrackerUrl,
-    Verdict,
+    Action, AnnounceRequest, Config, Direction, Event, PeerKey, PeerSource, Start, Swarm, TrackerIndex, TrackerState,
+    TrackerUrl, Verdict,
 };
+use obt_wire::limits::PIECES;
 use obt_wire::metainfo::Metainfo;
 use obt_wire::peer::{Handshake, PieceHeader};
 use obt_wire::{Bitfield, Block, InfoHashes, PieceIndex};
@@ -25,12 +26,12 @@ use super::context::Context;
 use super::error::TorrentError;
 use super::handle::{Finished, Outcome, TorrentStats};
 use super::open::{self, AddTorrent, Afterwards, Opened, Place, Source};
-use super::order::Order;
+use super::order::{Order, Ordered};
 use super::peers::Peers;
 use super::readers::Readers;
 use crate::announce::Announce;
 use crate::buffers::BlockBuf;
-use crate::disk::{Done, FullPiece, Store, StoreError};
+use crate::disk::{Done, FullPiece, Proof, Store, StoreError};
 use crate::limits::{INBOX_BATCHES, SNAPSHOT, STOP_ANNOUNCE};
 use crate::net::{Arrival, Connection, Dialed, Item, Report, Shared, answer};
 use crate::rates::Rates;
@@ -41,12 +42,20 @@ const BATCHES: usize = 64;
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// What connects a torrent's task with those who hold its handle, and with the tasks that it starts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Ends {
-    pub(super) to_self: mpsc::Sender<Order>,
+    pub(super) to_self: mpsc::Sender<Ordered>,
     pub(super) stats: watch::Sender<Arc<TorrentStats>>,
     pub(super) readers: Arc<Readers>,
-    pub(super) shared: Arc<Shared>,
+}
+
+/// How a driver's run ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// Nobody needs the torrent at the moment; this proves its data.
+    Quiet(Proof),
+    /// It has left its swarm.
+    Over(Result<(), TorrentError>),
 }
 
 /// The state of a torrent's task.
@@ -59,6 +68,12 @@ pub(super) struct Driver {
     /// Where a magnet's content shall go, until it is known.
     place: Option<Place>,
     ends: Ends,
+    /// What its connections share.
+    shared: Arc<Shared>,
+    /// Whether it may be put to rest.
+    rests: bool,
+    /// Since when nobody needs it.
+    quiet: Option<Instant>,
     done_sender: UnboundedSender<Done>,
     reports_sender: mpsc::Sender<Report>,
     reports: mpsc::Receiver<Report>,
@@ -113,10 +128,18 @@ impl Driver {
             None => Start::Hashes(hashes),
         };
         let (reports_sender, reports) = mpsc::channel(INBOX_BATCHES);
+        let shared = Arc::new(Shared {
+            pool: context.pool.clone(),
+            store: OnceLock::new(),
+            bitfield_bytes: AtomicUsize::new(PIECES.div_ceil(8) as usize),
+            cold_reads: Arc::clone(&context.cold_reads),
+        });
         let mut this = Self {
             swarm: Swarm::new(config, start, fastrand::u64(..), now),
             context,
             hashes,
+            rests: add.may_rest(),
+            quiet: None,
             trackers: add.trackers,
             afterwards: add.afterwards,
             place: match add.source {
@@ -124,6 +147,7 @@ impl Driver {
                 Source::Download(_) | Source::Existing { .. } => None,
             },
             ends,
+            shared,
             done_sender,
             reports_sender,
             reports,
@@ -155,13 +179,17 @@ impl Driver {
         this
     }
 
-    /// Runs until the torrent has stopped.
+    /// Obeys what was ordered already, and runs until the torrent has stopped or nobody has needed it for a while.
     pub(super) async fn run(
         &mut self,
-        orders: &mut mpsc::Receiver<Order>,
+        ordered: Vec<Ordered>,
+        orders: &mut mpsc::Receiver<Ordered>,
         mut done: UnboundedReceiver<Done>,
         outcome: &watch::Sender<Outcome>,
-    ) -> Result<(), TorrentError> {
+    ) -> Ended {
+        for order in ordered {
+            self.obey(*order, outcome);
+        }
         let mut batches = Vec::with_capacity(BATCHES);
         let readers = Arc::clone(&self.ends.readers);
         let mut timer = Box::pin(sleep_until(self.now.into()));
@@ -175,6 +203,9 @@ impl Driver {
             if self.is_over() {
                 break;
             }
+            if let Some(proof) = self.quiet_for_long(orders) {
+                return Ended::Quiet(proof);
+            }
             self.arm(&mut timer);
             tokio::select! {
                 _ = self.reports.recv_many(&mut batches, BATCHES) => self.now = Instant::now(),
@@ -184,7 +215,7 @@ impl Driver {
                 }
                 Some(order) = orders.recv() => {
                     self.now = Instant::now();
-                    self.obey(order, outcome);
+                    self.obey(*order, outcome);
                 }
                 () = readers.moved() => {
                     self.now = Instant::now();
@@ -202,7 +233,29 @@ impl Driver {
         }
         self.tasks.shutdown().await;
         self.publish();
-        std::mem::replace(&mut self.outcome, Ok(()))
+        Ended::Over(std::mem::replace(&mut self.outcome, Ok(())))
+    }
+
+    /// The proof of the data, once all of it is here and nobody has needed it for a while.
+    fn quiet_for_long(&mut self, orders: &mpsc::Receiver<Ordered>) -> Option<Proof> {
+        let quiet = self.rests
+            && self.finish == Finish::Done
+            && self.stopping.is_none()
+            && self.peers.is_empty()
+            && self.tasks.is_empty()
+            && self.ends.readers.is_idle()
+            && orders.is_empty();
+        if !quiet {
+            self.quiet = None;
+            return None;
+        }
+        let since = *self.quiet.get_or_insert(self.now);
+        let store = self.store.as_ref().filter(|_| since + self.context.rest_after <= self.now)?;
+        if !store.have().is_full() {
+            self.rests = false;
+            return None;
+        }
+        Some(store.proof())
     }
 
     /// Makes durable what is verified.
@@ -221,7 +274,8 @@ impl Driver {
     fn arm(&self, timer: &mut std::pin::Pin<Box<Sleep>>) {
         let swarm = self.swarm.poll_timeout().map(|(at, _)| at);
         let snapshot = self.stale.then(|| self.published + SNAPSHOT);
-        let next = [swarm, snapshot, self.stopping].into_iter().flatten().min().unwrap_or(self.now + IDLE);
+        let rest = self.quiet.map(|since| since + self.context.rest_after);
+        let next = [swarm, snapshot, rest, self.stopping].into_iter().flatten().min().unwrap_or(self.now + IDLE);
         if timer.is_elapsed() || timer.deadline() > next.into() {
             timer.as_mut().reset(next.into());
         }
@@ -292,6 +346,7 @@ impl Driver {
             Order::Finished(result) => self.finished(result, outcome),
             Order::AddPeers(source, addrs) => self.feed(Event::PeersFound { source, addrs }),
             Order::Limit(Rates { download, upload }) => self.feed(Event::RatesChanged { download, upload }),
+            Order::Wake => {}
             Order::Stop => self.stop(),
         }
     }
@@ -404,7 +459,7 @@ impl Driver {
             if let Err(error) = &dialed {
                 tracing::debug!(%addr, %error, "cannot connect");
             }
-            let _ = to_self.send(Order::Dialed(addr, dialed.ok())).await;
+            let _ = to_self.send(Order::Dialed(addr, dialed.ok()).into()).await;
         });
     }
 
@@ -444,7 +499,7 @@ impl Driver {
     ) -> bool {
         let (peer, outbox) = self.peers.enter();
         let reports = self.reports_sender.clone();
-        let shared = Arc::clone(&self.ends.shared);
+        let shared = Arc::clone(&self.shared);
         let connection = match Connection::new(peer, stream, place, outbox, reports, shared) {
             Ok(connection) => connection,
             Err(error) => {
@@ -472,7 +527,7 @@ impl Driver {
         let to_self = self.ends.to_self.clone();
         self.tasks.spawn(async move {
             let result = announcer.announce(announce).await.map_err(|error| error.to_failure());
-            let _ = to_self.send(Order::Announced(tracker, result)).await;
+            let _ = to_self.send(Order::Announced(tracker, result).into()).await;
         });
     }
 }
@@ -491,7 +546,7 @@ impl Driver {
         let hashes = self.hashes;
         self.tasks.spawn(async move {
             let opened = open::magnet(&disk, place, hashes, info, done).await.map(Box::new);
-            let _ = to_self.send(Order::Opened(opened)).await;
+            let _ = to_self.send(Order::Opened(opened).into()).await;
         });
     }
 
@@ -507,8 +562,8 @@ impl Driver {
     fn adopt(&mut self, opened: Opened) {
         let Opened { store, content, path } = opened;
         let pieces = content.metainfo.info.geometry.pieces();
-        self.ends.shared.bitfield_bytes.store(pieces.div_ceil(8) as usize, Ordering::Relaxed);
-        let _ = self.ends.shared.store.set(store.clone());
+        self.shared.bitfield_bytes.store(pieces.div_ceil(8) as usize, Ordering::Relaxed);
+        let _ = self.shared.store.set(store.clone());
         self.ends.readers.begin(store.clone(), content.have.clone());
         self.store = Some(store);
         self.metainfo = Some(Arc::clone(&content.metainfo));
@@ -539,7 +594,7 @@ impl Driver {
                 Some(path) => Ok(path),
                 None => store.finish().await,
             };
-            let _ = to_self.send(Order::Finished(finished)).await;
+            let _ = to_self.send(Order::Finished(finished).into()).await;
         });
     }
 
@@ -600,11 +655,14 @@ impl Driver {
     fn publish(&mut self) {
         self.stale = false;
         self.published = self.now;
+        let swarm = self.swarm.snapshot(self.now);
+        let answered = |state: &TrackerState| matches!(state, TrackerState::Working(_) | TrackerState::Failing(_));
         self.ends.stats.send_replace(Arc::new(TorrentStats {
             metainfo: self.metainfo.clone(),
             paused: self.paused.clone(),
             path: self.path.clone(),
-            swarm: Some(self.swarm.snapshot(self.now)),
+            announced: swarm.trackers.iter().any(|tracker| answered(&tracker.state)),
+            swarm: Some(swarm),
         }));
     }
 }

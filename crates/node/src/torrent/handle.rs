@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::error::{ReadError, TorrentError};
 use super::file_reader::FileReader;
-use super::order::Order;
+use super::order::{Order, Ordered};
 use super::readers::Readers;
 use crate::disk::Store;
 use crate::rates::Rates;
@@ -39,7 +39,9 @@ pub struct TorrentStats {
     pub paused: Option<String>,
     /// The final path, once the download has it, or where the existing data is.
     pub path: Option<PathBuf>,
-    /// The swarm; None while the storage is being opened, which hashes what is there.
+    /// Whether a tracker has heard of us, or could not be told and will be asked again.
+    pub announced: bool,
+    /// The swarm; None while the torrent rests, and while its storage is being opened, which hashes what is there.
     pub swarm: Option<Stats>,
 }
 
@@ -50,7 +52,7 @@ pub(super) type Outcome = Option<Result<Finished, TorrentError>>;
 #[derive(Debug, Clone)]
 pub struct TorrentHandle {
     pub(super) hashes: InfoHashes,
-    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) orders: mpsc::Sender<Ordered>,
     pub(super) stats: watch::Receiver<Arc<TorrentStats>>,
     pub(super) outcome: watch::Receiver<Outcome>,
     pub(super) readers: Arc<Readers>,
@@ -69,19 +71,26 @@ impl TorrentHandle {
         self.stats.clone()
     }
 
-    /// Waits until the content is known and its storage is open.
+    /// Waits until the content is known and its storage is open; wakes a torrent that rests.
     ///
     /// # Errors
     /// Why it will never be.
     pub async fn ready(&self) -> Result<(Arc<Metainfo>, Store), TorrentError> {
         let mut stats = self.stats.clone();
-        let known = stats.wait_for(|stats| stats.metainfo.is_some()).await;
-        let metainfo = known.ok().and_then(|stats| stats.metainfo.clone());
-        match metainfo.zip(self.readers.store()) {
-            Some(ready) => Ok(ready),
-            // The reason is told a moment after the last of the stats.
-            None => Err(self.finished().await.err().unwrap_or(TorrentError::Stopped)),
+        loop {
+            let _ = self.orders.send(Order::Wake.into()).await;
+            let known = stats.wait_for(|stats| stats.metainfo.is_some() && stats.swarm.is_some()).await;
+            let metainfo = known.ok().and_then(|stats| stats.metainfo.clone());
+            // Without storage it has ended, or gone to rest at this very moment.
+            match metainfo.map(|metainfo| (metainfo, self.readers.store())) {
+                Some((metainfo, Some(store))) => return Ok((metainfo, store)),
+                Some((_, None)) if !self.readers.have_ended() => {}
+                _ => break,
+            }
         }
+        // The reason is told a moment after the last of the stats.
+        self.ended().await;
+        Err(self.why_ended())
     }
 
     /// Waits until all that is wanted is here under its final name; at once for data that was there.
@@ -101,12 +110,12 @@ impl TorrentHandle {
 
     /// Leaves the swarm and keeps what is verified, so that the same download resumes. See [`ended`](Self::ended).
     pub async fn stop(&self) {
-        let _ = self.orders.send(Order::Stop).await;
+        let _ = self.orders.send(Order::Stop.into()).await;
     }
 
     /// Addresses to try.
     pub async fn add_peers(&self, source: PeerSource, addrs: Vec<SocketAddr>) {
-        let _ = self.orders.send(Order::AddPeers(source, addrs)).await;
+        let _ = self.orders.send(Order::AddPeers(source, addrs).into()).await;
     }
 
     /// Reads a stretch of a file, by its number in the torrent, as its pieces come in.
@@ -130,7 +139,7 @@ impl TorrentHandle {
 
     /// Replaces the limits. A torrent that is too busy to be told is told the next time.
     pub(crate) fn limit(&self, rates: Rates) {
-        let _ = self.orders.try_send(Order::Limit(rates));
+        let _ = self.orders.try_send(Order::Limit(rates).into());
     }
 
     pub(super) fn readers(&self) -> &Readers {

@@ -13,6 +13,7 @@ mod order;
 mod peers;
 mod readers;
 mod registry;
+mod rest;
 mod task;
 
 pub use obt_swarm::{LocalAddresses, Stats, TrackerUrl};

@@ -11,6 +11,7 @@ use obt_wire::metainfo::{Info, Metainfo};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::error::TorrentError;
+use crate::announce::is_leased;
 use crate::disk::{Disk, Done, DownloadPlan, OnExisting, Proof, Selection, Store};
 
 /// A torrent to take part in.
@@ -27,6 +28,16 @@ pub struct AddTorrent {
     pub local_addresses: LocalAddresses,
     /// What to do once all that is wanted is here.
     pub afterwards: Afterwards,
+}
+
+impl AddTorrent {
+    /// Whether it may rest while nobody needs it: complete data whose trackers all take leases, which last without it.
+    pub(super) fn may_rest(&self) -> bool {
+        matches!(self.source, Source::Existing { .. })
+            && self.afterwards == Afterwards::Seed
+            && !self.trackers.is_empty()
+            && self.trackers.iter().all(|tracker| is_leased(&tracker.url))
+    }
 }
 
 /// What to do once all that is wanted is here.

@@ -28,6 +28,12 @@ pub(crate) enum Order {
     AddPeers(PeerSource, Vec<SocketAddr>),
     /// New limits.
     Limit(Rates),
+    /// Open the storage, if the torrent is at rest.
+    Wake,
     /// Leave the swarm, and end.
     Stop,
 }
+
+/// What the channel of a torrent carries: it holds room for 32 of them from its first one on, and a node may have ten
+/// thousand torrents.
+pub(crate) type Ordered = Box<Order>;

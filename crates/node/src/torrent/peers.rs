@@ -31,6 +31,11 @@ impl Peers {
         (key, Arc::clone(&peer.outbox))
     }
 
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
     /// Whether the connection is still there; it is not any more.
     pub(super) fn leave(&mut self, key: PeerKey) -> bool {
         self.connections.remove(&key).is_some()

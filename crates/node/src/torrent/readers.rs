@@ -27,7 +27,7 @@ struct State {
     windows: BTreeMap<u64, ReadRange>,
     /// Who waits for a piece.
     waiting: BTreeMap<PieceIndex, Vec<oneshot::Sender<()>>>,
-    /// Where they are read from, from when the content is known until the torrent ends. Nobody else keeps it for longer:
+    /// Where they are read from, from when the content is known until the torrent ends or rests. Nobody else keeps it for longer:
     /// while it lives, no other process can go on with the download.
     store: Option<Store>,
     /// Pieces that can be read.
@@ -94,6 +94,21 @@ impl Readers {
     /// What readers want first, in the order they came.
     pub(super) fn windows(&self) -> Vec<ReadRange> {
         self.state().windows.values().filter(|window| window.first < window.end).copied().collect()
+    }
+
+    /// Whether nobody reads.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state().windows.is_empty()
+    }
+
+    /// Whether nothing more comes.
+    pub(super) fn have_ended(&self) -> bool {
+        self.state().ended
+    }
+
+    /// Lets go of the storage until [`begin`](Self::begin).
+    pub(super) fn rest(&self) {
+        self.state().store = None;
     }
 
     /// Where to read from; None before the content is known, and after the torrent has ended.

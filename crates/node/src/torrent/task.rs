@@ -1,27 +1,27 @@
 //! The life of a torrent's task: storage is opened, the swarm runs, what is verified is made durable, and everybody
-//! who waits is told how it ended.
+//! who waits is told how it ended. What is shared and not needed rests meanwhile.
 
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use obt_swarm::Config;
-use obt_wire::limits::PIECES;
+use obt_wire::InfoHashes;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::context::Context;
-use super::driver::{Driver, Ends};
+use super::driver::{Driver, Ended, Ends};
 use super::error::TorrentError;
-use super::handle::{Outcome, TorrentHandle, TorrentStats};
+use super::handle::{Finished, Outcome, TorrentHandle, TorrentStats};
 use super::open::{self, AddTorrent, Opened, Source};
-use super::order::Order;
+use super::order::{Order, Ordered};
 use super::readers::Readers;
+use super::registry::Entry;
+use super::rest::{AtRest, Woken};
 use crate::buffers::Share;
-use crate::disk::Done;
+use crate::disk::{Done, Proof};
 use crate::limits;
-use crate::net::Shared;
 use crate::rates::Rates;
 
 /// Starts a torrent's task.
@@ -34,12 +34,6 @@ pub(crate) fn start(
     let (stats, stats_seen) = watch::channel(Arc::new(TorrentStats::default()));
     let (outcome, outcome_seen) = watch::channel(None);
     let readers = Arc::new(Readers::default());
-    let shared = Arc::new(Shared {
-        pool: context.pool.clone(),
-        store: OnceLock::new(),
-        bitfield_bytes: AtomicUsize::new(PIECES.div_ceil(8) as usize),
-        cold_reads: Arc::clone(&context.cold_reads),
-    });
     let handle = TorrentHandle {
         hashes: add.source.hashes(),
         orders: to_self.clone(),
@@ -47,75 +41,145 @@ pub(crate) fn start(
         outcome: outcome_seen,
         readers: Arc::clone(&readers),
     };
-    let ends = Ends { to_self, stats, readers, shared };
-    (handle, run(context, add, rates, ends, orders, outcome))
+    let ends = Ends { to_self, stats, readers };
+    let hashes = add.source.hashes();
+    let torrent = Torrent { context, hashes, add: Some(add), rates, ends, outcome, added: Instant::now(), entry: None };
+    (handle, torrent.run(orders))
 }
 
-async fn run(
+/// What lasts from the start of a torrent to its end.
+struct Torrent {
     context: Context,
-    add: AddTorrent,
+    hashes: InfoHashes,
+    /// What it was added for, or None while it is awake and will not rest again.
+    add: Option<AddTorrent>,
     rates: Rates,
     ends: Ends,
-    mut orders: mpsc::Receiver<Order>,
     outcome: watch::Sender<Outcome>,
-) {
-    let torrent = add.source.hashes().primary();
-    let readers = Arc::clone(&ends.readers);
-    let ended = live(context, add, rates, ends, &mut orders, &outcome).await;
-    match &ended {
-        Ok(()) | Err(TorrentError::Stopped) => tracing::info!(%torrent, "torrent stopped"),
-        Err(error) => tracing::warn!(%torrent, %error, "torrent failed"),
-    }
-    // A download that has finished stays so, whatever ends its seeding.
-    outcome.send_if_modified(|outcome| {
-        let untold = outcome.is_none();
-        if untold {
-            *outcome = Some(Err(ended.err().unwrap_or(TorrentError::Stopped)));
-        }
-        untold
-    });
-    readers.end();
+    added: Instant,
+    /// Its place among the torrents that peers can name.
+    entry: Option<Entry>,
 }
 
-async fn live(
-    context: Context,
-    add: AddTorrent,
-    rates: Rates,
-    ends: Ends,
-    orders: &mut mpsc::Receiver<Order>,
-    outcome: &watch::Sender<Outcome>,
-) -> Result<(), TorrentError> {
-    let added = Instant::now();
-    let (done_sender, done) = mpsc::unbounded_channel();
-    let opened = tokio::select! {
-        opened = open(&context, &add.source, done_sender.clone()) => opened?,
-        () = stop_ordered(orders) => return Err(TorrentError::Stopped),
-    };
-    let share = match add.source {
-        Source::Existing { .. } => None,
-        Source::Download(_) | Source::Magnet { .. } => Some(context.pool.share()),
-    };
-    let _entry = context.registry.enter(add.source.hashes(), ends.to_self.clone());
-    let config = Config {
-        peer_id: context.dialer.peer_id,
-        listen_port: Some(context.port),
-        client: context.client.clone(),
-        connections: context.connections,
-        half_open: limits::TORRENT_HALF_OPEN,
-        download_rate: rates.download,
-        upload_rate: rates.upload,
-        block_budget: share.as_ref().map_or(0, Share::blocks),
-        hashed_together: obt_digest::side_by_side::<obt_digest::Sha1>(),
-        trackers: add.trackers.clone(),
-        local_addresses: add.local_addresses,
-    };
-    let mut driver = Driver::new(context, add, config, opened, ends, done_sender, added);
-    let driven = driver.run(orders, done, outcome).await;
-    let left = limits::STOP.saturating_sub(limits::STOP_ANNOUNCE);
-    if timeout(left, driver.flush()).await.is_err() {
-        tracing::warn!("the disk was too slow for a graceful stop: the next start hashes what it cannot trust");
+impl Torrent {
+    async fn run(mut self, mut orders: mpsc::Receiver<Ordered>) {
+        let torrent = self.hashes.primary();
+        let ended = self.live(&mut orders).await;
+        match &ended {
+            Ok(()) | Err(TorrentError::Stopped) => tracing::info!(%torrent, "torrent stopped"),
+            Err(error) => tracing::warn!(%torrent, %error, "torrent failed"),
+        }
+        // A download that has finished stays so, whatever ends its seeding.
+        self.tell(|| Err(ended.err().unwrap_or(TorrentError::Stopped)));
+        self.ends.readers.end();
     }
-    driven
+
+    /// Awake while it is needed, at rest while it is not.
+    async fn live(&mut self, orders: &mut mpsc::Receiver<Ordered>) -> Result<(), TorrentError> {
+        let mut on_leases = false;
+        while let Some(add) = self.add.take() {
+            let mut ordered = Vec::new();
+            let rest = AtRest::of(&self.context, &add);
+            if let Some(rest) = &rest {
+                match self.rest(rest, orders, on_leases).await {
+                    Woken::By(order) => ordered.push(order),
+                    Woken::Stopped => {
+                        rest.leave().await;
+                        return Ok(());
+                    }
+                }
+                on_leases = true;
+            }
+            self.add = add.may_rest().then(|| add.clone());
+            // On the heap, and gone while the torrent rests.
+            match Box::pin(self.awake(add, ordered, orders)).await {
+                Ok(Ended::Quiet(proof)) => self.prove(proof),
+                Ok(Ended::Over(result)) => return result,
+                Err(error) => {
+                    // Nobody has said good-bye: its storage could not be opened.
+                    if let Some(rest) = rest {
+                        rest.leave().await;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn rest(&mut self, rest: &AtRest, orders: &mut mpsc::Receiver<Ordered>, announced: bool) -> Woken {
+        self.enter();
+        self.ends.stats.send_replace(rest.stats(announced));
+        self.ends.readers.rest();
+        let seconds = self.added.elapsed().as_secs_f64();
+        self.tell(|| Ok(rest.finished(seconds)));
+        let stats = &self.ends.stats;
+        let told = || drop(stats.send_replace(rest.stats(true)));
+        rest.until_woken(orders, &mut self.rates, announced, told).await
+    }
+
+    /// Opens the storage, and runs until the torrent has left its swarm or may rest.
+    async fn awake(
+        &mut self,
+        add: AddTorrent,
+        mut ordered: Vec<Ordered>,
+        orders: &mut mpsc::Receiver<Ordered>,
+    ) -> Result<Ended, TorrentError> {
+        let (done_sender, done) = mpsc::unbounded_channel();
+        let opened = tokio::select! {
+            opened = open(&self.context, &add.source, done_sender.clone()) => opened?,
+            () = stop_ordered(&mut ordered, orders) => return Err(TorrentError::Stopped),
+        };
+        let share = match add.source {
+            Source::Existing { .. } => None,
+            Source::Download(_) | Source::Magnet { .. } => Some(self.context.pool.share()),
+        };
+        self.enter();
+        let context = self.context.clone();
+        let config = Config {
+            peer_id: context.dialer.peer_id,
+            listen_port: Some(context.port),
+            client: context.client.clone(),
+            connections: context.connections,
+            half_open: limits::TORRENT_HALF_OPEN,
+            download_rate: self.rates.download,
+            upload_rate: self.rates.upload,
+            block_budget: share.as_ref().map_or(0, Share::blocks),
+            hashed_together: obt_digest::side_by_side::<obt_digest::Sha1>(),
+            trackers: add.trackers.clone(),
+            local_addresses: add.local_addresses,
+        };
+        let mut driver = Driver::new(context, add, config, opened, self.ends.clone(), done_sender, self.added);
+        let ended = driver.run(ordered, orders, done, &self.outcome).await;
+        let left = limits::STOP.saturating_sub(limits::STOP_ANNOUNCE);
+        if timeout(left, driver.flush()).await.is_err() {
+            tracing::warn!("the disk was too slow for a graceful stop: the next start hashes what it cannot trust");
+        }
+        Ok(ended)
+    }
+
+    /// Lets peers find it.
+    fn enter(&mut self) {
+        let (registry, hashes, to_self) = (&self.context.registry, self.hashes, &self.ends.to_self);
+        self.entry.get_or_insert_with(|| registry.enter(hashes, to_self.clone()));
+    }
+
+    fn prove(&mut self, by: Proof) {
+        if let Some(AddTorrent { source: Source::Existing { proof, .. }, .. }) = &mut self.add {
+            *proof = Some(by);
+        }
+    }
+
+    /// Tells how it ended, where that is not told yet.
+    fn tell(&self, how: impl FnOnce() -> Result<Finished, TorrentError>) {
+        self.outcome.send_if_modified(|outcome| {
+            let untold = outcome.is_none();
+            if untold {
+                *outcome = Some(how());
+            }
+            untold
+        });
+    }
 }
 
 /// Opens the storage, where the content is known.
@@ -129,11 +193,15 @@ async fn open(context: &Context, source: &Source, done: UnboundedSender<Done>) -
     }
 }
 
-/// Completes when the torrent is to stop; until its storage is open nothing else can be ordered.
-async fn stop_ordered(orders: &mut mpsc::Receiver<Order>) {
+/// Completes when the torrent is to stop; what else is ordered until its storage is open goes to `ordered`, as far as
+/// there is room: peers may name it already.
+async fn stop_ordered(ordered: &mut Vec<Ordered>, orders: &mut mpsc::Receiver<Ordered>) {
     while let Some(order) = orders.recv().await {
-        if matches!(order, Order::Stop) {
+        if matches!(*order, Order::Stop) {
             return;
+        }
+        if ordered.len() < limits::TORRENT_COMMANDS {
+            ordered.push(order);
         }
     }
 }
