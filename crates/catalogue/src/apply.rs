@@ -81,16 +81,16 @@ impl Catalogue {
         Ok(outcomes)
     }
 
-    /// Applies commands that a replicated log brought; afterwards it is applied up to `applied`. A log holds entries
-    /// that are no commands, so it may go on by more than there are commands.
+    /// Applies commands that a replicated log brought; afterwards it is applied up to `applied`. An entry of that log
+    /// holds any number of commands, also none.
     ///
     /// # Errors
-    /// [`CatalogueError::OutOfStep`] where the log would go back or on by fewer entries than there are commands; those
-    /// of the file. In either case none of them is applied.
+    /// [`CatalogueError::OutOfStep`] where the log would not go on; those of the file. In either case none of them is
+    /// applied.
     pub fn apply_through(&mut self, commands: &[Envelope], applied: &Applied) -> Result<Vec<Outcome>, CatalogueError> {
         let transaction = self.connection().transaction_with_behavior(TransactionBehavior::Immediate)?;
         let at = self::applied(&transaction)?.entry;
-        if applied.entry.checked_sub(at).is_none_or(|step| step < commands.len() as u64) {
+        if applied.entry < at || (applied.entry == at && !commands.is_empty()) {
             return Err(CatalogueError::OutOfStep { at, to: applied.entry, entries: commands.len() });
         }
         let outcomes = run(&transaction, commands, applied)?;

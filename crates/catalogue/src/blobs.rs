@@ -67,6 +67,14 @@ impl Reader {
             other => Ok(other),
         }
     }
+
+    /// Whether there is a blob with this hash.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn has_blob(&self, hash: BlobHash) -> Result<bool, CatalogueError> {
+        Ok(self.connection.prepare_cached("SELECT 1 FROM blob WHERE hash = ?1")?.exists([hash.0])?)
+    }
 }
 
 impl Catalogue {

@@ -13,7 +13,7 @@ use crate::names::Name;
 use crate::signing::PublicKey;
 
 /// The newest format of [`Envelope`] that this code reads, and the one that it writes.
-pub(crate) const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 1;
 /// Longest label of a key, bytes.
 pub(crate) const LABEL_BYTES: usize = 128;
 /// Longest text that says who held an item last, bytes: an address or a host and its port.

@@ -19,12 +19,13 @@ mod query;
 mod schema;
 mod search;
 pub mod signing;
+mod snapshot;
 
 pub use apply::{Applied, Catalogue};
 pub use blobs::BlobHash;
 pub use command::{
-    Authority, Command, CommandId, Content, Denial, Departure, Envelope, Layout, Outcome, Publish, PublishPolicy,
-    Replace,
+    Authority, Command, CommandId, Content, Denial, Departure, Envelope, FORMAT, Layout, Outcome, Publish,
+    PublishPolicy, Replace,
 };
 pub use error::{CatalogueError, QueryError};
 pub use names::{HashPrefix, Name, NameArgument, NameError, Selector, Target};
@@ -32,3 +33,4 @@ pub use owners::{KeyRecord, Standing};
 pub use pace::{Pace, TooFast};
 pub use query::{Entry, LastHolder, Page, Reader, Resolved};
 pub use search::QUERY_BYTES;
+pub use snapshot::{Copied, examine};

@@ -13,7 +13,7 @@ const APPLICATION_ID: i64 = 0x6f62_7463;
 /// Counts up with every change of [`TABLES`]; [`migrate`] brings older files here.
 const SCHEMA: i64 = 2;
 /// How long a second writer (`obt tracker key add` beside a running tracker) waits for its turn.
-const BUSY: Duration = Duration::from_secs(5);
+pub(crate) const BUSY: Duration = Duration::from_secs(5);
 /// Prepared statements that a connection keeps.
 const STATEMENTS: usize = 64;
 
@@ -195,7 +195,7 @@ fn number(connection: &Connection, pragma: &str) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, pragma, |row| row.get(0))
 }
 
-fn check(connection: &Connection) -> Result<(), CatalogueError> {
+pub(crate) fn check(connection: &Connection) -> Result<(), CatalogueError> {
     if number(connection, "application_id")? != APPLICATION_ID {
         return Err(CatalogueError::NotCatalogue);
     }
