@@ -1,0 +1,366 @@
+//! A member of a cluster, as the rest of the program sees it. A tracker alone is a cluster of one.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use obt_catalogue::{BlobHash, Catalogue, Command, CommandId, Outcome};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::config::Config;
+use crate::directory::{Directory, Members};
+use crate::failure::{ClusterFailure, StartError};
+use crate::fatal::FatalError;
+use crate::inbox::Inbox;
+use crate::invite::{self, JoinLine};
+use crate::limits;
+use crate::log::{Identity, LogStore};
+use crate::machine::Machine;
+use crate::message::{Join, Reply, Request};
+use crate::network::{Contacts, Network};
+use crate::raft::{MemberKey, NodeId, Raft};
+use crate::shared::Shared;
+use crate::start::{self, Opened};
+use crate::state::{ClusterCommand, ClusterOutcome};
+use crate::status::{self, AsOf, ClusterStatus};
+use crate::transport::{LinkError, Serve, Transport};
+use crate::{blobs, keeper, propose, serve};
+
+/// Between two tries of a new member to be let in.
+const JOIN_RETRY: Duration = Duration::from_millis(500);
+
+/// One member, running. Cheap to clone.
+#[derive(Clone)]
+pub struct Cluster {
+    shared: Arc<Shared>,
+    tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+/// What comes out of a member besides answers.
+pub struct Incoming {
+    /// Batches of soft state that other members sent, in order from each.
+    pub soft: mpsc::Receiver<(NodeId, Bytes)>,
+}
+
+impl Cluster {
+    /// Starts a member over `transport`; `directory` is where that one finds keys. Reads and writes files before it
+    /// returns, a few milliseconds; it does not wait for other members.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(
+        config: Config,
+        transport: Arc<dyn Transport>,
+        directory: Arc<Directory>,
+    ) -> Result<(Self, Incoming), StartError> {
+        let folder = config.catalogue.parent().unwrap_or(Path::new(".")).to_owned();
+        let opening = config.clone();
+        let opened = tokio::task::spawn_blocking(move || start::open(&opening)).await;
+        let Opened { log, catalogue } = opened.map_err(std::io::Error::other)??;
+        let identity = log.identity().clone();
+        let log = LogStore::start(log, config.fatal.clone())?;
+        let (machine, missing) =
+            Machine::start(catalogue, &config.catalogue, Arc::clone(&config.changed), config.fatal.clone())?;
+        let contacts = Contacts::default();
+        let network = Network { transport: Arc::clone(&transport), contacts: contacts.clone() };
+        let raft_config = config.timing.raft().validate().map_err(|error| StartError::Consensus(error.to_string()))?;
+        let raft = Raft::new(identity.node, Arc::new(raft_config), network, log.clone(), machine.clone()).await;
+        let raft = raft.map_err(|error| StartError::Consensus(error.to_string()))?;
+        directory.set(Members::of(&machine.position().borrow().membership));
+        let (proposals, queue) = mpsc::channel(limits::PROPOSALS);
+        let (soft, incoming) = mpsc::channel(limits::SOFT_BATCHES);
+        let shared = Arc::new(Shared {
+            node: identity.node,
+            cluster: identity.cluster.clone(),
+            raft,
+            log,
+            machine,
+            transport,
+            directory,
+            contacts,
+            inbox: Inbox::new(&folder),
+            blobs: blobs::Arriving::default(),
+            proposals,
+            soft,
+            clock: Arc::clone(&config.clock),
+            timing: config.timing,
+            folder,
+            heard: Mutex::default(),
+            leading: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        });
+        let tasks = vec![
+            tokio::spawn(propose::run(Arc::clone(&shared), queue)),
+            tokio::spawn(blobs::run(Arc::clone(&shared), missing)),
+            tokio::spawn(keeper::run(Arc::downgrade(&shared), config.timing.membership)),
+            tokio::spawn(follow_membership(Arc::clone(&shared))),
+            tokio::spawn(watch_consensus(Arc::clone(&shared), config.fatal.clone())),
+            tokio::spawn(ask_to_join(Arc::clone(&shared), identity, config.member.clone())),
+        ];
+        Ok((Self { shared, tasks: Arc::new(Mutex::new(tasks)) }, Incoming { soft: incoming }))
+    }
+
+    /// This member.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.shared.node
+    }
+
+    /// Its cluster.
+    #[must_use]
+    pub fn cluster_id(&self) -> &str {
+        &self.shared.cluster
+    }
+
+    /// Has a command applied: durable on a majority when this returns. The blob that it names goes first. The same id
+    /// again is answered and not applied again, at every member and over elections, for 24 h.
+    ///
+    /// # Errors
+    /// See [`ClusterFailure`]; only after [`ClusterFailure::Unknown`] it may have been applied.
+    pub async fn propose(
+        &self,
+        id: CommandId,
+        command: Command,
+        blob: Option<Bytes>,
+    ) -> Result<Outcome, ClusterFailure> {
+        if self.shared.is_stopping() {
+            return Err(ClusterFailure::Stopping);
+        }
+        if let Some(blob) = blob {
+            blobs::spread(&self.shared, blob).await?;
+        }
+        propose::propose(&self.shared, id, command).await
+    }
+
+    /// Waits until this member has applied everything that was acknowledged anywhere before the call; what is read
+    /// afterwards is consistent. The entry up to which that is.
+    ///
+    /// # Errors
+    /// Where no leader is found that a majority follows.
+    pub async fn read_index(&self) -> Result<u64, ClusterFailure> {
+        propose::read_index(&self.shared).await
+    }
+
+    /// Lets the catalogue's thread do something that stands beside the log: counts of downloads, sweeping of blobs.
+    /// Never a command. None where it is closed.
+    pub async fn work<T: Send + 'static>(&self, work: impl FnOnce(&mut Catalogue) -> T + Send + 'static) -> Option<T> {
+        self.shared.machine.work(work).await
+    }
+
+    /// A blob that may not have arrived here yet, from whoever has it.
+    pub async fn fetch_blob(&self, hash: BlobHash) -> Option<Bytes> {
+        blobs::fetch(&self.shared, hash).await
+    }
+
+    /// Sends a batch of soft state to a member.
+    ///
+    /// # Errors
+    /// Where it does not arrive in time or is not taken; the next batch shall say what is newer.
+    pub async fn send_soft(&self, to: NodeId, batch: Bytes) -> Result<(), LinkError> {
+        match self.shared.ask(to, Request::Soft, batch, limits::ASK).await? {
+            (Reply::Done, _) => Ok(()),
+            (reply, _) => Err(LinkError::Broken(format!("{reply:?}"))),
+        }
+    }
+
+    /// Who leads, if that is known.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.shared.leader()
+    }
+
+    /// The members, whenever they change: for announce tiers and for whom to send soft state.
+    #[must_use]
+    pub fn members(&self) -> watch::Receiver<Arc<Members>> {
+        self.shared.directory.watch()
+    }
+
+    /// What all members know and nobody else, in hex; empty before this one was let in.
+    #[must_use]
+    pub fn secret(&self) -> String {
+        self.shared.machine.position().borrow().cluster.secret.clone()
+    }
+
+    /// How old answers of this member may be.
+    #[must_use]
+    pub fn as_of(&self) -> AsOf {
+        status::as_of(&self.shared)
+    }
+
+    /// The cluster as this member sees it.
+    #[must_use]
+    pub fn status(&self) -> ClusterStatus {
+        status::status(&self.shared)
+    }
+
+    /// Opens an invitation for one member, and makes the line that it joins with.
+    ///
+    /// # Errors
+    /// Where there is no leader or no majority.
+    pub async fn invite(&self, good_for: Duration) -> Result<String, ClusterFailure> {
+        invite::invite(&self.shared, good_for).await.map(|line| line.encode())
+    }
+
+    /// Asks the cluster to let this or another member go, and waits until it is no member any more.
+    ///
+    /// # Errors
+    /// Where there is no leader or no majority; where it is the only voter that there can be.
+    pub async fn leave(&self, node: NodeId) -> Result<(), ClusterFailure> {
+        let members = self.shared.directory.members();
+        if members.all.len() == 1 {
+            return Err(ClusterFailure::Refused("it is the only member".to_owned()));
+        }
+        let asked = self.ask_to_leave(node).await?;
+        if asked != ClusterOutcome::Done {
+            return Err(ClusterFailure::Refused("it is no member".to_owned()));
+        }
+        let mut members = self.shared.directory.watch();
+        let gone = members.wait_for(|members| !members.all.contains_key(&node));
+        match timeout(4 * limits::PROPOSE, gone).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(ClusterFailure::Unknown),
+        }
+    }
+
+    async fn ask_to_leave(&self, node: NodeId) -> Result<ClusterOutcome, ClusterFailure> {
+        let command = ClusterCommand::Leave { node };
+        let request = Request::Leave { node };
+        self.shared.at_leader(request, || self.shared.change_cluster(&command)).await
+    }
+
+    /// Stops so that others hardly notice: a leader lets its lease run out and has another elected first.
+    pub async fn shutdown(&self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.hand_over().await;
+        self.stop().await;
+    }
+
+    /// Stops at once, as a crash would: nothing is handed over. What was acknowledged is durable anyway.
+    pub async fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        let _ = self.shared.raft.shutdown().await;
+        let tasks: Vec<JoinHandle<()>> = std::mem::take(&mut *lock(&self.tasks));
+        for task in tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        self.shared.log.close().await;
+        self.shared.machine.close().await;
+    }
+
+    /// openraft 0.9 cannot transfer leadership: without heartbeats the lease of this leader ends, and then a voter that
+    /// is up to date may be elected.
+    async fn hand_over(&self) {
+        let metrics = self.shared.raft.metrics().borrow().clone();
+        if !metrics.state.is_leader() {
+            return;
+        }
+        let last = metrics.last_log_index;
+        let voters: Vec<NodeId> = metrics.membership_config.voter_ids().filter(|id| *id != self.shared.node).collect();
+        let replication = metrics.replication.unwrap_or_default();
+        let behind = |node: &NodeId| {
+            let matched = replication.get(node).copied().flatten();
+            matched.map_or(u64::MAX, |at| last.unwrap_or_default().saturating_sub(at.index))
+        };
+        let Some(heir) = voters.into_iter().min_by_key(behind) else { return };
+        self.shared.raft.runtime_config().heartbeat(false);
+        self.shared.raft.runtime_config().elect(false);
+        sleep(self.shared.timing.election.1).await;
+        if self.shared.ask(heir, Request::Elect, Bytes::new(), limits::ASK).await.is_err() {
+            return;
+        }
+        let mut metrics = self.shared.raft.metrics();
+        let node = self.shared.node;
+        let elected = metrics.wait_for(|metrics| metrics.current_leader.is_some_and(|leader| leader != node));
+        let _ = timeout(2 * self.shared.timing.election.1, elected).await;
+    }
+
+    /// Answers for connections that proved to be a member's.
+    #[must_use]
+    pub fn serve(&self) -> Arc<dyn Serve> {
+        Arc::new(Arc::clone(&self.shared))
+    }
+
+    /// The answer to a stranger, whose connection proved `key`.
+    pub async fn serve_stranger(&self, key: MemberKey, request: Request) -> Reply {
+        serve::stranger(&self.shared, key, request).await
+    }
+
+    /// Where this member keeps its state.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.shared.folder
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Keeps the directory in step with the membership.
+async fn follow_membership(shared: Arc<Shared>) {
+    let mut metrics = shared.raft.metrics();
+    loop {
+        let membership = Arc::clone(&metrics.borrow_and_update().membership_config);
+        // Before a new member has one, it goes by what it was told when it was let in.
+        if membership.nodes().next().is_some() {
+            shared.directory.set(Members::of(&membership));
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells the shell when openraft ends by itself.
+async fn watch_consensus(shared: Arc<Shared>, fatal: crate::fatal::FatalHook) {
+    let mut metrics = shared.raft.metrics();
+    let ended = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
+    if let Ok(metrics) = ended
+        && let Err(error) = &metrics.running_state
+        && !shared.is_stopping()
+    {
+        let text = error.to_string();
+        drop(metrics);
+        fatal.call(&FatalError::Consensus(text));
+    }
+}
+
+/// Until the cluster has let this member in: shows the secret to whom the line names, and learns who the members are.
+async fn ask_to_join(shared: Arc<Shared>, identity: Identity, member: crate::raft::Member) {
+    let Some(line) = identity.joining.as_deref().and_then(|line| JoinLine::decode(line).ok()) else { return };
+    let join = Join { secret: line.secret.clone(), node: identity.node, member };
+    loop {
+        if shared.directory.members().all.contains_key(&identity.node) {
+            let _ = shared.log.set_joined().await;
+            return;
+        }
+        for (key, addresses) in &line.members {
+            let host =
+                crate::raft::Member { key: *key, addresses: addresses.clone(), ..crate::raft::Member::default() };
+            let request = Request::Join(Box::new(join.clone()));
+            // 0 is nobody's id: the line names keys, and the host need not know this member.
+            match shared.transport.call(0, &host, request, Bytes::new(), limits::ASK).await {
+                Ok((Reply::Welcome(members), _)) => {
+                    let all = members.into_iter().collect();
+                    shared.directory.set(Members { all, ..Members::default() });
+                    wait_to_be_member(&shared, identity.node).await;
+                    break;
+                }
+                Ok((reply, _)) => tracing::warn!(?reply, "the cluster does not let this member in"),
+                Err(error) => tracing::info!(%error, "a member that the join line names does not answer"),
+            }
+        }
+        sleep(JOIN_RETRY).await;
+    }
+}
+
+async fn wait_to_be_member(shared: &Shared, node: NodeId) {
+    let mut members = shared.directory.watch();
+    let known = members.wait_for(|members| members.all.contains_key(&node));
+    let _ = timeout(limits::PROPOSE, known).await;
+}
