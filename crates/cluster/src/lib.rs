@@ -14,6 +14,7 @@ mod inbox;
 mod invite;
 mod keeper;
 pub mod limits;
+pub mod links;
 pub mod log;
 pub mod machine;
 pub mod membership;

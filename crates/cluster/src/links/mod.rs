@@ -1,0 +1,85 @@
+//! Links between members: one TCP port, TLS 1.3 on both sides, keys pinned to the membership.
+//!
+//! A connection carries one request at a time, so that a snapshot is not in the way of a heartbeat: several connections
+//! to a member are open when several requests are under way. Everything is bounded: connections, handshakes, sizes,
+//! times.
+
+mod client;
+mod frame;
+mod key;
+mod server;
+mod verify;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+pub use client::TlsTransport;
+pub use frame::{FRAME_BYTES, FrameError};
+pub use key::NodeKey;
+pub use server::ServerCounts;
+pub use verify::{Expect, PinVerifier};
+
+use crate::cluster::{Cluster, Incoming};
+use crate::config::Config;
+use crate::directory::Directory;
+use crate::failure::StartError;
+
+/// What a member's connection asks for in its first message; the version changes with the frames.
+const MEMBER_PROTOCOL: &[u8] = b"obt-member/1";
+/// What somebody asks for who wants to be let in.
+const JOIN_PROTOCOL: &[u8] = b"obt-join/1";
+/// How long a handshake may take (HOSTILE T03).
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A member with its port.
+pub struct Linked {
+    /// The member.
+    pub cluster: Cluster,
+    /// What comes out of it.
+    pub incoming: Incoming,
+    /// Refused and accepted connections, counted.
+    pub counts: Arc<ServerCounts>,
+    port: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Linked {
+    /// Starts a member that listens on `listener` and proves `key`.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(mut config: Config, key: NodeKey, listener: TcpListener) -> Result<Self, StartError> {
+        config.member.key = key.public();
+        let directory = Arc::new(Directory::default());
+        let transport = Arc::new(TlsTransport::new(&key)?);
+        let port = listener.local_addr()?;
+        let (cluster, incoming) = Cluster::start(
+            config,
+            Arc::clone(&transport) as Arc<dyn crate::transport::Transport>,
+            Arc::clone(&directory),
+        )
+        .await?;
+        transport.set_self(cluster.cluster_id(), cluster.node());
+        let counts = Arc::default();
+        let server = server::Server::new(&key, directory, cluster.clone(), Arc::clone(&counts))?;
+        let accepting = tokio::spawn(server.run(listener));
+        Ok(Self { cluster, incoming, counts, port, accepting })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.port
+    }
+
+    /// Stops gracefully: [`Cluster::shutdown`], and then the port.
+    pub async fn shutdown(self) {
+        self.cluster.shutdown().await;
+        self.accepting.abort();
+        let _ = self.accepting.await;
+    }
+}
