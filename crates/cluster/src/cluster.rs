@@ -66,7 +66,11 @@ impl Cluster {
         let (machine, missing) =
             Machine::start(catalogue, &config.catalogue, Arc::clone(&config.changed), config.fatal.clone())?;
         let contacts = Contacts::default();
-        let network = Network { transport: Arc::clone(&transport), contacts: contacts.clone() };
+        let network = Network {
+            transport: Arc::clone(&transport),
+            contacts: contacts.clone(),
+            directory: Arc::clone(&directory),
+        };
         let raft_config = config.timing.raft().validate().map_err(|error| StartError::Consensus(error.to_string()))?;
         let raft = Raft::new(identity.node, Arc::new(raft_config), network, log.clone(), machine.clone()).await;
         let raft = raft.map_err(|error| StartError::Consensus(error.to_string()))?;
@@ -99,6 +103,7 @@ impl Cluster {
             tokio::spawn(keeper::run(Arc::downgrade(&shared), config.timing.membership)),
             tokio::spawn(follow_membership(Arc::clone(&shared))),
             tokio::spawn(watch_consensus(Arc::clone(&shared), config.fatal.clone())),
+            tokio::spawn(describe(Arc::clone(&shared), config.member.clone())),
             tokio::spawn(ask_to_join(Arc::clone(&shared), identity, config.member.clone())),
         ];
         Ok((Self { shared, tasks: Arc::new(Mutex::new(tasks)) }, Incoming { soft: incoming }))
@@ -363,4 +368,22 @@ async fn wait_to_be_member(shared: &Shared, node: NodeId) {
     let mut members = shared.directory.watch();
     let known = members.wait_for(|members| members.all.contains_key(&node));
     let _ = timeout(limits::PROPOSE, known).await;
+}
+
+/// Tells the cluster where this member is and what it runs, until the cluster knows.
+async fn describe(shared: Arc<Shared>, member: crate::raft::Member) {
+    let mut members = shared.directory.watch();
+    loop {
+        let known = members.wait_for(|members| members.all.contains_key(&shared.node)).await;
+        let known = known.ok().and_then(|members| members.all.get(&shared.node).cloned());
+        if known.is_none_or(|known| known == member || known.key != member.key) {
+            return;
+        }
+        let request = Request::Describe(Box::new(member.clone()));
+        let told = shared.at_leader(request, || serve::describe(&shared, shared.node, member.clone())).await;
+        if let Err(failure) = told {
+            tracing::info!(%failure, "the cluster does not know yet what is new of this member");
+        }
+        sleep(JOIN_RETRY).await;
+    }
 }

@@ -57,6 +57,8 @@ pub enum Request {
     },
     /// Asks to be let in; good from strangers, for which it is the only request.
     Join(Box<Join>),
+    /// Tells the leader what is to be known of the sender from now on: it moved, or runs a newer release. Its key stays.
+    Describe(Box<Member>),
     /// Asks the leader to let a member go.
     Leave {
         /// Which.
@@ -114,7 +116,7 @@ pub enum Reply {
     Outcome(Outcome),
     /// To [`Request::ReadIndex`].
     ReadIndex(u64),
-    /// To [`Request::Invite`], [`Request::Join`] and [`Request::Leave`].
+    /// To [`Request::Invite`], [`Request::Join`], [`Request::Describe`] and [`Request::Leave`].
     Cluster(ClusterOutcome),
     /// To [`Request::Join`], when it is let in: who the members are.
     Welcome(Vec<(NodeId, Member)>),

@@ -13,6 +13,7 @@ use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::{AnyError, OptionalSend, Snapshot, StorageIOError};
 
+use crate::directory::Directory;
 use crate::limits;
 use crate::message::{PART_BYTES, Refusal, Reply, Request, SnapshotPart};
 use crate::raft::{Member, NodeId, TypeConfig, Vote};
@@ -41,6 +42,7 @@ impl Contacts {
 pub(crate) struct Network {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) contacts: Contacts,
+    pub(crate) directory: Arc<Directory>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -60,7 +62,10 @@ pub(crate) struct Client {
 
 impl Client {
     async fn call(&self, request: Request, body: Bytes, limit: Duration) -> Result<Reply, LinkError> {
-        let call = self.network.transport.call(self.target, &self.member, request, body, limit);
+        // It may have moved since this client was made.
+        let members = self.network.directory.members();
+        let member = members.all.get(&self.target).unwrap_or(&self.member);
+        let call = self.network.transport.call(self.target, member, request, body, limit);
         let (reply, _) = call.await?;
         self.network.contacts.note(self.target);
         Ok(reply)

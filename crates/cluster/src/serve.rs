@@ -1,11 +1,13 @@
 //! Answers to other members. Everything of a message that is not sure is checked here, before openraft or the catalogue
 //! hears of it: identity, order, size. A member that lies is refused; nothing it says can stop this one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
-use openraft::{Snapshot, SnapshotMeta};
+use openraft::{ChangeMembers, Snapshot, SnapshotMeta};
+use tokio::time::timeout;
 
 use crate::blobs;
 use crate::inbox::Taken;
@@ -55,6 +57,7 @@ async fn answer(shared: &Arc<Shared>, from: NodeId, request: Request, body: Byte
         Request::ReadIndex => Reply::ReadIndex(propose::own_read_index(shared).await?),
         Request::Invite { hash, for_ms } => Reply::Cluster(invite::open(shared, hash, for_ms).await?),
         Request::Join(join) => self::join(shared, *join).await?,
+        Request::Describe(member) => Reply::Cluster(describe(shared, from, *member).await?),
         Request::Leave { node } => Reply::Cluster(shared.change_cluster(&ClusterCommand::Leave { node }).await?),
         Request::Elect => {
             if Some(from) != shared.leader() {
@@ -190,6 +193,22 @@ pub(crate) async fn join(shared: &Shared, join: Join) -> Result<Reply, Refusal> 
             Ok(Reply::Welcome(members.all.iter().map(|(id, member)| (*id, member.clone())).collect()))
         }
         other => Ok(Reply::Cluster(other)),
+    }
+}
+
+/// Changes what is known of a member; at the leader. Not its key: that is who it is.
+pub(crate) async fn describe(shared: &Shared, node: NodeId, member: Member) -> Result<ClusterOutcome, Refusal> {
+    shared.check_leading()?;
+    let members = shared.directory.members();
+    let known = members.all.get(&node).ok_or(Refusal::NotAllowed)?;
+    if known.key != member.key || !is_sound(&member) {
+        return Err(Refusal::NotAllowed);
+    }
+    let change = ChangeMembers::SetNodes(BTreeMap::from([(node, member)]));
+    match timeout(limits::ASK, shared.raft.change_membership(change, true)).await {
+        Ok(Ok(_)) => Ok(ClusterOutcome::Done),
+        Ok(Err(error)) => Err(error.forward_to_leader().map_or(Refusal::Busy, |to| Refusal::NotLeader(to.leader_id))),
+        Err(_) => Err(Refusal::NoQuorum),
     }
 }
 

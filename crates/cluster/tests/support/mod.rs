@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use obt_catalogue::signing::PublicKey;
 use obt_catalogue::{
-    BlobHash, Command, CommandId, Content, Layout, Name, Outcome, Publish, PublishPolicy, Reader, Replace,
+    BlobHash, CatalogueError, Command, CommandId, Content, Layout, Name, Outcome, Publish, PublishPolicy, Reader,
+    Replace,
 };
 use obt_cluster::message::{Reply, Request};
 use obt_cluster::raft::{Member, MemberKey, NodeId};
@@ -291,14 +292,26 @@ impl World {
         lines.collect()
     }
 
+    /// Waits until all have applied the same entries, and compares what they hold then.
     pub async fn agree(&self) {
-        self.until("all have applied the same", |world| {
-            let indices = world.places().into_iter().map(|place| world.at(place).as_of().index);
-            indices.collect::<BTreeSet<_>>().len() == 1
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let held: Vec<(u64, [u8; 32])> = self.places().into_iter().map(|place| self.held(place)).collect();
+            if held.iter().all(|(entry, _)| *entry == held[0].0) {
+                assert!(held.iter().all(|(_, digest)| *digest == held[0].1), "equal index, equal digest");
+                return;
+            }
+            assert!(Instant::now() < deadline, "not in time: all have applied the same; {}", self.describe());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// How far it has applied, and the digest of that very state.
+    fn held(&self, place: usize) -> (u64, [u8; 32]) {
+        self.read(place, |reader| {
+            let held = reader.snapshot(|reader| Ok::<_, CatalogueError>((reader.applied()?.entry, reader.digest()?)));
+            held.unwrap()
         })
-        .await;
-        let digests = self.places().into_iter().map(|place| self.read(place, |reader| reader.digest().unwrap()));
-        assert_eq!(digests.collect::<BTreeSet<_>>().len(), 1, "equal index, equal digest");
     }
 
     pub fn read<T>(&self, place: usize, ask: impl FnOnce(&Reader) -> T) -> T {
