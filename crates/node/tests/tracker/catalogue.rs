@@ -37,6 +37,29 @@ async fn what_is_published_is_found_shown_and_listed() {
 }
 
 #[tokio::test]
+async fn many_names_are_looked_up_with_one_question() {
+    let tracker = Tracker::start().await;
+    for (name, seed) in [("a", 1), ("b", 2)] {
+        assert_eq!(tracker.publish(name, &file(name, 5, seed)).await.status, 201);
+    }
+    let ask = async |names: serde_json::Value| {
+        let body = json!({ "names": names }).to_string();
+        tracker.send("POST", "/api/v1/items", &[("Content-Type", "application/json")], body.as_bytes()).await
+    };
+    let found = ask(json!(["b", "missing", "a"])).await.json();
+    let names: Vec<&str> =
+        found["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["b", "a"]);
+    assert_eq!(found["items"][0]["version"], 1);
+    assert_eq!(ask(json!([])).await.json(), json!({"items": []}));
+    assert_eq!(ask(json!(["../a"])).await.error(), (400, "bad_name".to_owned()));
+    assert_eq!(ask(json!(vec!["a"; 1_001])).await.error(), (400, "bad_request".to_owned()));
+    assert_eq!(ask(json!("a")).await.error(), (400, "bad_request".to_owned()));
+    let long = tracker.send("POST", "/api/v1/items", &[], &vec![b' '; (2 << 20) + 1]).await;
+    assert_eq!(long.error(), (400, "bad_request".to_owned()));
+}
+
+#[tokio::test]
 async fn our_own_client_understands_our_own_server() {
     let tracker = Tracker::start().await;
     let client = TrackerClient::new(TrackerAddress::new("127.0.0.1", tracker.server.port()).unwrap());
