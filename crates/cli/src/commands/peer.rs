@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use obt_node::folder::{Change, FolderWatch, look_at};
 use obt_node::hash::{MakeOptions, Watch};
-use obt_node::limits::SHARES;
+use obt_node::limits::{LOOK_UP_NAMES, SHARES};
 use obt_node::sharer::{Resumed, ShareRequest, Shared};
 use obt_node::state::StateFolder;
 use obt_node::torrent::TorrentHandle;
@@ -94,9 +94,16 @@ impl Items<'_> {
                 },
             }
         }
-        if requests.is_empty() {
-            return Ok(());
+        // So many at a time that nobody notices the memory.
+        while !requests.is_empty() {
+            let some = requests.split_off(requests.len().saturating_sub(LOOK_UP_NAMES));
+            self.resume(some).await?;
         }
+        Ok(())
+    }
+
+    /// Shares what was shared before and has not changed, then the rest.
+    async fn resume(&mut self, requests: Vec<ShareRequest>) -> anyhow::Result<()> {
         let entries: Vec<String> = requests.iter().map(entry).collect();
         match self.daemon.sharer.resume(requests).await {
             Ok(Resumed { shared, others }) => {

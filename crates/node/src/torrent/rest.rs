@@ -78,7 +78,7 @@ impl AtRest {
         told: impl FnOnce(),
     ) -> Woken {
         let mut told = Some(told);
-        // On the heap, and gone once it is done: an item may rest for months.
+        // On the heap, and gone once it is done: an item may rest for months, and an announce is eight kilobytes.
         let mut telling: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> =
             (!announced).then(|| Box::pin(self.announce(AnnounceEvent::Started)) as _);
         loop {
@@ -108,7 +108,7 @@ impl AtRest {
 
     /// Takes it off the leases; a tracker that is slow forgets it with the lease.
     pub(super) async fn leave(&self) {
-        let _ = timeout(STOP_ANNOUNCE, self.announce(AnnounceEvent::Stopped)).await;
+        let _ = timeout(STOP_ANNOUNCE, Box::pin(self.announce(AnnounceEvent::Stopped))).await;
     }
 
     async fn announce(&self, event: AnnounceEvent) {
