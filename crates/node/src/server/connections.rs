@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -28,10 +27,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tower::ServiceExt;
 
+use super::App;
 use super::error::ApiError;
+use super::lane::{self, Left};
 use super::limits;
 
 /// Nothing that this server sends may run as a page of its own, but for the page that says so itself.
@@ -50,6 +51,8 @@ pub(super) struct Ends {
 #[derive(Debug, Default)]
 pub(super) struct Places {
     taken: Mutex<BTreeMap<IpAddr, usize>>,
+    /// The sum of `taken`; changed while that is locked.
+    all: AtomicUsize,
 }
 
 struct Place {
@@ -65,24 +68,25 @@ impl Places {
     fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
         let ip = network(ip);
         let mut taken = self.lock();
-        let all: usize = taken.values().sum();
         let own = taken.get(&ip).copied().unwrap_or(0);
         let most = if ip.is_loopback() { limits::CONNECTIONS_LOOPBACK } else { limits::CONNECTIONS_PER_ADDRESS };
-        if all >= limits::CONNECTIONS || own >= most {
+        if self.count() >= limits::CONNECTIONS || own >= most {
             return None;
         }
         taken.insert(ip, own + 1);
+        self.all.fetch_add(1, Ordering::Relaxed);
         Some(Place { places: Arc::clone(self), ip })
     }
 
     pub(super) fn count(&self) -> usize {
-        self.lock().values().sum()
+        self.all.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.lock();
+        self.places.all.fetch_sub(1, Ordering::Relaxed);
         if let Some(count) = taken.get_mut(&self.ip) {
             *count -= 1;
             if *count == 0 {
@@ -109,7 +113,7 @@ fn network(ip: IpAddr) -> IpAddr {
 pub(super) struct Answered([AtomicU64; 5]);
 
 impl Answered {
-    fn count(&self, status: StatusCode) {
+    pub(super) fn count(&self, status: StatusCode) {
         let class = usize::from(status.as_u16() / 100).wrapping_sub(1);
         if let Some(counter) = self.0.get(class) {
             counter.fetch_add(1, Ordering::Relaxed);
@@ -125,8 +129,28 @@ impl Answered {
 #[derive(Clone)]
 pub(super) struct Front {
     pub(super) routes: Router,
-    pub(super) places: Arc<Places>,
-    pub(super) answered: Arc<Answered>,
+    pub(super) app: Arc<App>,
+}
+
+/// The requests of one connection, counted (H05).
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    all: AtomicU32,
+    /// Since the client last kept us waiting.
+    pipelined: AtomicU32,
+}
+
+impl Turns {
+    /// Counts a request; whether it is the last one.
+    pub(super) fn take(&self) -> bool {
+        let all = self.all.fetch_add(1, Ordering::Relaxed) + 1;
+        let pipelined = self.pipelined.fetch_add(1, Ordering::Relaxed) + 1;
+        all >= limits::REQUESTS_PER_CONNECTION || pipelined >= limits::PIPELINED
+    }
+
+    fn waited(&self) {
+        self.pipelined.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Accepts connections of `socket` until `stop` says so, each served in a task of its own.
@@ -139,7 +163,7 @@ pub(super) async fn accept(socket: TcpListener, front: Front, mut stop: watch::R
         match accepted {
             Ok((stream, client)) => {
                 let ip = client.ip().to_canonical();
-                match front.places.take(ip) {
+                match front.app.places.take(ip) {
                     Some(place) => {
                         let connection = serve(stream, client, front.clone(), stop.clone());
                         tokio::spawn(async move {
@@ -171,36 +195,59 @@ async fn serve(stream: TcpStream, client: SocketAddr, front: Front, mut stop: wa
     let _ = stream.set_nodelay(true);
     let canonical = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
     let ends = Ends { client: canonical(client), reached: canonical(reached) };
-    let requests = AtomicU32::new(0);
+    let turns = Turns::default();
+    let mut stream = Patient::new(stream, &turns);
+    let left = tokio::select! {
+        biased;
+        left = lane::drive(&mut stream, &ends, &turns, &front.app) => left,
+        () = stopped(&mut stop) => return,
+    };
+    let done = match left {
+        Ok(Left::Over) => return,
+        Ok(Left::With(came)) => {
+            stream.before = came;
+            // Boxed: hyper's state is many times as large as the lane's.
+            Box::pin(serve_with_hyper(stream, ends, &turns, &front, stop)).await.map_err(|error| error.to_string())
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = done {
+        tracing::debug!(%error, client = %ends.client, "an HTTP connection ended");
+    }
+}
+
+async fn serve_with_hyper(
+    stream: Patient<'_>,
+    ends: Ends,
+    turns: &Turns,
+    front: &Front,
+    mut stop: watch::Receiver<bool>,
+) -> hyper::Result<()> {
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let number = requests.fetch_add(1, Ordering::Relaxed) + 1;
-        let Front { routes, answered, .. } = front.clone();
+        let last = turns.take();
+        let routes = front.routes.clone();
         async move {
             let mut response = answer(request.map(Body::new), ends, routes).await;
-            answered.count(response.status());
-            if number >= limits::REQUESTS_PER_CONNECTION {
+            front.app.answered.count(response.status());
+            if last {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, std::convert::Infallible>(response)
         }
     });
-    let io = TokioIo::new(Patient::new(stream));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HEAD)
         .max_headers(limits::HEADERS)
         .max_buf_size(limits::HEAD_BYTES)
-        .serve_connection(io, service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let done = tokio::select! {
+    tokio::select! {
         done = connection.as_mut() => done,
         () = stopped(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             timeout(limits::STOP, connection.as_mut()).await.unwrap_or(Ok(()))
         }
-    };
-    if let Err(error) = done {
-        tracing::debug!(%error, client = %ends.client, "an HTTP connection ended");
     }
 }
 
@@ -231,39 +278,49 @@ fn is_ambiguous(request: &Request) -> bool {
 }
 
 /// A connection that fails when the client reads nothing of what it asked for, for too long.
-struct Patient {
+pub(super) struct Patient<'a> {
     stream: TcpStream,
-    patience: Pin<Box<Sleep>>,
-    waiting: bool,
+    /// What was read of it and is to be read again.
+    before: Vec<u8>,
+    turns: &'a Turns,
+    /// How long the client may go on reading nothing, while it does.
+    patience: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream, patience: Box::pin(sleep(Duration::ZERO)), waiting: false }
+impl<'a> Patient<'a> {
+    fn new(stream: TcpStream, turns: &'a Turns) -> Self {
+        Self { stream, before: Vec::new(), turns, patience: None }
     }
 
     /// Passes `written` on; while it is pending, the time runs.
     fn wait<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.waiting = false;
+            self.patience = None;
             return written;
         }
-        if !self.waiting {
-            self.waiting = true;
-            self.patience.as_mut().reset(Instant::now() + limits::WRITE_STALL);
-        }
-        ready!(self.patience.as_mut().poll(context));
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(limits::WRITE_STALL)));
+        ready!(patience.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl AsyncRead for Patient {
+impl AsyncRead for Patient<'_> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
+        if !self.before.is_empty() {
+            let length = self.before.len().min(into.remaining());
+            into.put_slice(&self.before[..length]);
+            self.before.drain(..length);
+            return Poll::Ready(Ok(()));
+        }
+        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        if read.is_pending() {
+            self.turns.waited();
+        }
+        read
     }
 }
 
-impl AsyncWrite for Patient {
+impl AsyncWrite for Patient<'_> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.wait(written, context)

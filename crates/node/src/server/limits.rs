@@ -10,8 +10,11 @@ pub(super) const CONNECTIONS_PER_ADDRESS: usize = 96;
 pub(super) const CONNECTIONS_LOOPBACK: usize = 320;
 /// Requests that are being answered at once; more are told to come back (A12).
 pub(super) const REQUESTS: usize = 256;
-/// Requests of one connection, then it is closed: others get their turn (H05).
-pub(super) const REQUESTS_PER_CONNECTION: u32 = 100;
+/// Requests that one connection sends without waiting for an answer, then it is closed: others get their turn (H05).
+pub(super) const PIPELINED: u32 = 100;
+/// Requests of one connection, then it is closed: nobody keeps a place for good. A proxy that keeps its connections makes
+/// one new connection for so many announces, as to nginx with its defaults.
+pub(super) const REQUESTS_PER_CONNECTION: u32 = 1_000;
 /// Bytes of a request's head: a name of 1,024 bytes escaped three times over, a cursor, and the usual headers.
 pub(super) const HEAD_BYTES: usize = 16 << 10;
 /// Headers of a request (B-HTTP).

@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod files;
 mod items;
+mod lane;
 mod lease;
 mod limits;
 mod listen;
@@ -142,7 +143,7 @@ struct App {
     udp_port: Option<u16>,
     started: Instant,
     places: Arc<Places>,
-    answered: Arc<Answered>,
+    answered: Answered,
     /// Requests being answered.
     requests: Semaphore,
     /// KiB of .torrent files that are coming in.
@@ -188,7 +189,7 @@ impl TrackerServer {
             udp_port: Some(bound.port),
             started: Instant::now(),
             places: Arc::default(),
-            answered: Arc::default(),
+            answered: Answered::default(),
             requests: Semaphore::new(limits::REQUESTS),
             uploads: Semaphore::new(limits::UPLOAD_KIB as usize),
             streams: Arc::new(Semaphore::new(limits::STREAMS)),
@@ -206,8 +207,7 @@ impl TrackerServer {
         publisher: Keypair,
         stop: watch::Sender<bool>,
     ) -> Self {
-        let front =
-            Front { routes: routes::all(&app), places: Arc::clone(&app.places), answered: Arc::clone(&app.answered) };
+        let front = Front { routes: routes::all(&app), app: Arc::clone(&app) };
         let mut tasks = JoinSet::new();
         let addresses = bound.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
         for socket in bound.sockets {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::support::{Answer, PATIENCE, Tracker, file};
 
@@ -70,13 +71,64 @@ async fn h04_requests_that_two_readers_could_read_differently_are_refused() {
 }
 
 #[tokio::test]
-async fn h05_a_connection_answers_a_hundred_requests_and_closes() {
+async fn h05_a_connection_answers_a_hundred_requests_that_did_not_wait_and_closes() {
     let tracker = Tracker::start().await;
-    let pipelined = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(10_000);
-    let answer = tracker.raw(&pipelined).await;
-    let answered = String::from_utf8_lossy(&answer).matches("HTTP/1.1 200").count();
-    assert!((1..=100).contains(&answered), "{answered}");
-    assert_eq!(tracker.get("/healthz").await.status, 200);
+    for target in ["/healthz", "/scrape?info_hash=aaaaaaaaaaaaaaaaaaaa"] {
+        let pipelined = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(10_000);
+        let answer = tracker.raw(pipelined.as_bytes()).await;
+        let answered = String::from_utf8_lossy(&answer).matches("HTTP/1.1 200").count();
+        assert!((1..=100).contains(&answered), "{answered} of {target}");
+        assert_eq!(tracker.get("/healthz").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn h05_a_client_that_waits_for_each_answer_keeps_its_connection_for_a_thousand() {
+    let tracker = Tracker::start().await;
+    for target in ["/healthz", "/scrape?info_hash=aaaaaaaaaaaaaaaaaaaa"] {
+        let mut stream = tracker.connect().await;
+        for number in 1..=1_000 {
+            let closes = exchange(&mut stream, target).await.header("connection") == Some("close");
+            assert_eq!(closes, number == 1_000, "{number} of {target}");
+        }
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn announces_and_other_requests_share_a_connection() {
+    let tracker = Tracker::start().await;
+    let mut stream = tracker.connect().await;
+    let scrape = "/scrape?info_hash=aaaaaaaaaaaaaaaaaaaa";
+    let first = exchange(&mut stream, scrape).await;
+    assert!(first.body.starts_with(b"d5:files"));
+    assert_eq!(exchange(&mut stream, "/healthz").await.status, 200);
+    let last = exchange(&mut stream, scrape).await;
+    assert_eq!(last.body, first.body);
+    for name in
+        ["content-type", "cache-control", "content-security-policy", "x-content-type-options", "referrer-policy"]
+    {
+        assert!(first.header(name).is_some() && last.header(name) == first.header(name), "{name}");
+    }
+    let pipelined = format!("GET {scrape} HTTP/1.1\r\n\r\nGET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n");
+    let answers = String::from_utf8(tracker.raw(pipelined.as_bytes()).await).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 2, "{answers}");
+}
+
+/// Asks on a connection that stays open, and reads the answer.
+async fn exchange(stream: &mut TcpStream, target: &str) -> Answer {
+    stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+    let mut came = Vec::new();
+    loop {
+        let read = tokio::time::timeout(PATIENCE, stream.read_buf(&mut came)).await.unwrap().unwrap();
+        assert_ne!(read, 0, "{:?}", String::from_utf8_lossy(&came));
+        if came.windows(4).any(|window| window == b"\r\n\r\n") {
+            let answer = Answer::parse(&came);
+            if answer.header("content-length") == Some(&answer.body.len().to_string()) {
+                return answer;
+            }
+        }
+    }
 }
 
 #[tokio::test]
