@@ -193,18 +193,36 @@ fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 fn unescaped<'o>(value: &[u8], out: &'o mut [u8]) -> Option<&'o [u8]> {
     let mut bytes = value.iter();
     let mut length = 0;
-    while let Some(byte) = bytes.next() {
-        *out.get_mut(length)? = match byte {
-            b'%' => hex(*bytes.next()?)? << 4 | hex(*bytes.next()?)?,
-            byte => *byte,
+    for slot in out.iter_mut() {
+        *slot = match bytes.next() {
+            Some(b'%') => escaped(*bytes.next()?, *bytes.next()?)?,
+            Some(byte) => *byte,
+            None => break,
         };
         length += 1;
     }
-    out.get(..length)
+    if bytes.next().is_some() { None } else { out.get(..length) }
+}
+
+/// The value of each byte as a hexadecimal digit; 16 where it is none.
+static HEX: [u8; 256] = {
+    let mut values = [16; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value] as usize] = value as u8;
+        values[b"0123456789ABCDEF"[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
+fn escaped(high: u8, low: u8) -> Option<u8> {
+    let (high, low) = (HEX[usize::from(high)], HEX[usize::from(low)]);
+    ((high | low) < 16).then_some(high << 4 | low)
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    Some(HEX[usize::from(digit)]).filter(|value| *value < 16)
 }
 
 /// A value of exactly 20 bytes.
