@@ -13,10 +13,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::limits::CONNECTION_ID_LIFE;
 
+type Key = [u64; 2];
+
 /// Makes and checks connection ids.
 #[derive(Clone)]
 pub struct ConnectionIds {
-    key: [u64; 2],
+    key: Key,
+    /// The key of the epoch before: ids that were issued with it are good for the rest of their two minutes.
+    previous: Option<Key>,
     /// When `epoch` was, in seconds since 1970: trackers that share the key agree on the time.
     seconds: u32,
     epoch: Instant,
@@ -27,15 +31,20 @@ impl ConnectionIds {
     #[must_use]
     pub fn new(key: [u8; 16], time: SystemTime, now: Instant) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        let (words, _) = key.as_chunks();
-        Self { key: [u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])], seconds: low(since), epoch: now }
+        Self { key: words(key), previous: None, seconds: low(since), epoch: now }
+    }
+
+    /// The same, with what was the key before: a cluster changes it at all members, and not at the same moment.
+    #[must_use]
+    pub fn with_previous(self, previous: [u8; 16]) -> Self {
+        Self { previous: Some(words(previous)), ..self }
     }
 
     fn seconds(&self, now: Instant) -> u32 {
         self.seconds.wrapping_add(low(now.saturating_duration_since(self.epoch).as_secs()))
     }
 
-    fn proof(&self, seconds: u32, ip: IpAddr) -> u32 {
+    fn proof(key: &Key, seconds: u32, ip: IpAddr) -> u32 {
         let mut input = [0; 24];
         input[..4].copy_from_slice(&seconds.to_be_bytes());
         match ip {
@@ -43,7 +52,7 @@ impl ConnectionIds {
             IpAddr::V6(ip) => input[8..].copy_from_slice(&ip.octets()),
         }
         #[expect(deprecated, reason = "see its import")]
-        let mut hasher = SipHasher::new_with_keys(self.key[0], self.key[1]);
+        let mut hasher = SipHasher::new_with_keys(key[0], key[1]);
         hasher.write(&input);
         low(hasher.finish())
     }
@@ -52,7 +61,7 @@ impl ConnectionIds {
     #[must_use]
     pub fn issue(&self, ip: IpAddr, now: Instant) -> u64 {
         let seconds = self.seconds(now);
-        u64::from(seconds) << 32 | u64::from(self.proof(seconds, ip))
+        u64::from(seconds) << 32 | u64::from(Self::proof(&self.key, seconds, ip))
     }
 
     /// Whether `id` was issued to `ip` within the last two minutes.
@@ -61,8 +70,15 @@ impl ConnectionIds {
         let issued = low(id >> 32);
         // An id from the future has an age of decades.
         let age = self.seconds(now).wrapping_sub(issued);
-        u64::from(age) <= CONNECTION_ID_LIFE.as_secs() && low(id) == self.proof(issued, ip)
+        let proves = |key: &Key| low(id) == Self::proof(key, issued, ip);
+        u64::from(age) <= CONNECTION_ID_LIFE.as_secs()
+            && (proves(&self.key) || self.previous.as_ref().is_some_and(proves))
     }
+}
+
+fn words(key: [u8; 16]) -> Key {
+    let (words, _) = key.as_chunks();
+    [u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])]
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
@@ -94,6 +110,19 @@ mod tests {
         for bit in 0..64 {
             assert!(!ids.is_valid(id ^ 1 << bit, ip, now), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_new_key_leaves_ids_good_that_were_issued_with_the_last_one() {
+        let (ids, now) = ids();
+        let ip = IpAddr::from([10, 0, 0, 1]);
+        let time = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let renewed = ConnectionIds::new([8; 16], time, now).with_previous([7; 16]);
+        assert!(renewed.is_valid(ids.issue(ip, now), ip, now));
+        assert!(renewed.is_valid(renewed.issue(ip, now), ip, now));
+        assert!(!ids.is_valid(renewed.issue(ip, now), ip, now), "it is issued with the new one");
+        let next = ConnectionIds::new([9; 16], time, now).with_previous([8; 16]);
+        assert!(!next.is_valid(ids.issue(ip, now), ip, now), "two keys ago is too long ago");
     }
 
     #[test]

@@ -45,6 +45,11 @@ impl UdpResponder {
         Self { ids, connects: budget }
     }
 
+    /// Proves addresses with other `ids` from now on: the cluster has a new key.
+    pub fn renew(&mut self, ids: ConnectionIds) {
+        self.ids = ids;
+    }
+
     /// Writes the answer to a datagram into `out` and says how long it is; None where there is none. An answer is cut to
     /// what fits a frame, and to `out`.
     pub fn respond(
