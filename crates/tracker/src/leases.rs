@@ -4,6 +4,7 @@
 //! does. Only changes are sent, numbered, so that a tracker that missed one notices and asks for everything. A lease
 //! is changed only with the secret that made it.
 
+mod elsewhere;
 mod record;
 
 use std::collections::BTreeMap;
@@ -13,10 +14,12 @@ use std::time::Instant;
 use obt_wire::{InfoHash, PeerId};
 use thiserror::Error;
 
+use self::elsewhere::{Dirty, Journal};
+pub(crate) use self::elsewhere::{LeaseChanges, LeaseWord, Part, Verdict, ago, outside_ip};
 pub use self::record::Lease;
 use self::record::Origin;
 use crate::limits::{LEASE_INTERVAL, LEASE_LIFE, LEASE_PEERS, LEASE_WANTS, Limits, NUM_WANT, NUM_WANT_DEFAULT};
-use crate::store::{Asker, CompactPeers, LeaseWant, PeerLists};
+use crate::store::{Asker, CompactPeers, LeaseWant, PeerLists, Slot};
 use crate::swarms::{self, Shards};
 
 /// What a peer says: who it is, what changed, and for which swarms it wants peers.
@@ -99,6 +102,9 @@ pub struct Leases {
     by_address: BTreeMap<IpAddr, usize>,
     items: usize,
     limits: Limits,
+    journal: Journal,
+    /// Leases that their peers ended, and when: a member that was cut off may still tell of them.
+    ended: BTreeMap<PeerId, Instant>,
 }
 
 impl Leases {
@@ -112,6 +118,8 @@ impl Leases {
             by_address: BTreeMap::new(),
             items: 0,
             limits,
+            journal: Journal::default(),
+            ended: BTreeMap::new(),
         }
     }
 
@@ -158,6 +166,8 @@ impl Leases {
         let known = self.own_lease(request, shards, now)?;
         if request.stopped {
             if let Some(number) = known {
+                self.journal.note(request.peer_id, Dirty::ended(now));
+                self.note_ended(request.peer_id, now);
                 self.end(number, shards, now);
             }
             return Ok(LeaseReply { revision: request.revision, ..LeaseReply::default() });
@@ -202,7 +212,12 @@ impl Leases {
             return Err(LeaseRefused::TooManyLeases);
         }
         self.check_items(0, request.set.len())?;
-        let lease = Lease::new(request, asker.ip, now);
+        Ok(self.admit(Lease::new(request, asker.ip, now)))
+    }
+
+    /// Gives a lease a number.
+    fn admit(&mut self, lease: Lease) -> u32 {
+        let (peer_id, source) = (lease.peer_id, lease.source);
         let number = match self.free.pop() {
             Some(number) => number,
             None => {
@@ -213,9 +228,9 @@ impl Leases {
         if let Some(slot) = self.slots.get_mut(number as usize) {
             *slot = Some(lease);
         }
-        self.numbers.insert(request.peer_id, number);
-        *self.by_address.entry(network(asker.ip)).or_default() += 1;
-        Ok(number)
+        self.numbers.insert(peer_id, number);
+        *self.by_address.entry(network(source)).or_default() += 1;
+        number
     }
 
     fn check_items(&self, kept: usize, added: usize) -> Result<(), LeaseRefused> {
@@ -235,21 +250,29 @@ impl Leases {
         let Some(lease) = self.lease(number) else {
             return Ok(true);
         };
+        if lease.slot != Slot::HERE && !lease.may_come_here(request) {
+            // It stays listed as it is renewed elsewhere.
+            return Ok(true);
+        }
         let kept = if request.full { 0 } else { lease.items.len() };
         self.check_items(kept, request.set.len())?;
         let Some(lease) = self.slots.get_mut(number as usize).and_then(Option::as_mut) else {
             return Ok(true);
         };
+        let mut dirty = Dirty::default();
+        dirty.whole = lease.come_here();
         lease.renewed = now;
         let before = lease.items.len();
         let origin = Origin { asker, port: request.port, advertise: &request.advertise };
-        lease.settle_at(number, &origin, shards, now);
+        dirty.whole |= lease.settle_at(number, &origin, shards, now);
         // The same change may come twice, where our answer to the first was lost.
         let current = request.full || request.revision == lease.revision || request.revision == lease.revision + 1;
         if current {
-            lease.change(number, request, shards, now);
+            lease.change(number, request, &mut dirty, shards, now);
         }
         self.items = self.items - before + lease.items.len();
+        let peer_id = lease.peer_id;
+        self.journal.note(peer_id, dirty);
         Ok(!current)
     }
 
@@ -290,6 +313,7 @@ impl Leases {
         for number in over {
             self.end(number, shards, now);
         }
+        self.ended.retain(|_, at| now.saturating_duration_since(*at) < LEASE_LIFE);
     }
 
     fn end(&mut self, number: u32, shards: &mut impl Shards, now: Instant) {
@@ -298,6 +322,10 @@ impl Leases {
         };
         self.items -= lease.items.len();
         lease.leave(number, shards, now);
+        if lease.slot == Slot::HERE {
+            // Not later than it was heard of: it may have gone on at a member that this one cannot reach.
+            self.journal.note(lease.peer_id, Dirty::ended(lease.renewed));
+        }
         self.numbers.remove(&lease.peer_id);
         self.free.push(number);
         let network = network(lease.source);

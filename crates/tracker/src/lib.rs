@@ -5,6 +5,7 @@
 //! caller. The catalogue of names is elsewhere; it only pins the swarms that have names.
 
 mod connection_id;
+pub mod exchange;
 pub mod http;
 pub mod leases;
 pub mod limits;
@@ -18,6 +19,6 @@ pub mod udp;
 pub use connection_id::ConnectionIds;
 pub use store::{
     Advertised, Announce, Answer, Asker, Change, Client, CompactPeers, Endpoint, Holder, Identity, PeerLists, Refused,
-    Remember, Shard, Standing, SwarmPeer, SwarmStats,
+    Remember, Shard, Slot, Standing, SwarmPeer, SwarmStats,
 };
 pub use swarms::{Shards, StoreConfig, Swarms};

@@ -66,3 +66,24 @@ pub const EMPTY_SWARM_LIFE: Duration = Duration::from_secs(24 * 3600);
 pub const CONNECTS_PER_SECOND: u32 = 20;
 /// Connect requests answered at once.
 pub const CONNECTS_BURST: u32 = 50;
+/// How often the members of a cluster tell each other what they heard: half of the 2 s within which whoever asks any of
+/// them is told of everybody.
+pub const EXCHANGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest batch between members, bytes: it is read within a millisecond.
+pub const BATCH_BYTES: usize = 64 << 10;
+/// Batches that a member may have sent to another and not yet heard of: 1 MiB, which a gigabit link with a round trip of
+/// 8 ms holds. A channel to a member needs room for so many and for one more.
+pub const BATCHES_UNDERWAY: usize = 16;
+/// Time without a sign of life from a batch after which it is sent again. A link that loses nothing never needs it.
+pub const BATCH_RETRY: Duration = Duration::from_secs(3);
+/// News kept for members that cannot be reached, about 60 bytes each. Whoever missed more gets a full copy.
+pub const EXCHANGE_LOG: usize = 1 << 18;
+/// Stock clients that left and are remembered, about 100 bytes each: of one of more, a member that was cut off meanwhile
+/// may say that it is there, and it is listed until its time is over.
+pub const DEPARTED: usize = 1 << 16;
+/// Members of a cluster, this one included: each sends all that it hears to each.
+pub const MEMBERS: usize = 7;
+/// Oldest news, seconds: nobody is remembered longer.
+pub const OLDEST_NEWS: u32 = 2 * 3600;
+/// Swarms of which it is known how many downloads each member counted, at about 100 bytes each.
+pub const COUNTED_SWARMS: usize = 1 << 20;

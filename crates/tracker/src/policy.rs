@@ -32,6 +32,45 @@ pub fn lifetime(interval: Duration) -> Duration {
     (interval * 2 + SLACK).max(SHORTEST_MEMORY)
 }
 
+/// The life of a stock client as two bits: as many different ones as there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LifeClass {
+    Short,
+    Medium,
+    Long,
+}
+
+impl LifeClass {
+    pub(crate) const ALL: [Self; 3] = [Self::Short, Self::Medium, Self::Long];
+
+    /// The class of a client in a swarm of `peers`.
+    pub(crate) fn of(peers: u32) -> Self {
+        let life = lifetime(interval(peers)).as_secs();
+        Self::ALL.into_iter().find(|class| u64::from(class.seconds()) >= life).unwrap_or(Self::Long)
+    }
+
+    pub(crate) fn seconds(self) -> u32 {
+        match self {
+            Self::Short => 720,
+            Self::Medium => 1_830,
+            Self::Long => 3_630,
+        }
+    }
+
+    pub(crate) fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The class with the number; there is no fourth.
+    pub(crate) fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Short,
+            1 => Self::Medium,
+            _ => Self::Long,
+        }
+    }
+}
+
 /// How many peers to tell, if a client asks for `wanted`; a negative number or none leaves it to us (BEP 15).
 #[must_use]
 pub fn num_want(wanted: Option<i64>) -> usize {
@@ -56,6 +95,15 @@ mod tests {
     fn one_lost_announce_of_a_client_that_insists_on_five_minutes_does_not_hide_it() {
         assert!(lifetime(MIN_INTERVAL) > Duration::from_secs(2 * 300));
         assert!(lifetime(Duration::from_secs(1_800)) > Duration::from_secs(3_600));
+    }
+
+    #[test]
+    fn a_class_is_the_very_life_of_its_clients() {
+        for peers in 0..2_000 {
+            let class = LifeClass::of(peers);
+            assert_eq!(Duration::from_secs(class.seconds().into()), lifetime(interval(peers)), "{peers} peers");
+            assert_eq!(LifeClass::from_number(class.number()), class);
+        }
     }
 
     #[test]

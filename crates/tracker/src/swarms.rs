@@ -10,8 +10,8 @@ use obt_wire::InfoHash;
 
 use crate::limits::Limits;
 use crate::store::{
-    Advertised, Announce, Answer, Asker, Change, Frame, HashKey, Identity, LeaseWant, PeerLists, Quota, Refused, Shard,
-    SwarmPeer, SwarmStats, Tenant,
+    Advertised, Announce, Answer, Asker, Change, Frame, HashKey, Identity, LeaseWant, Note, PeerLists, Quota, Refused,
+    Shard, Slot, Speaker, SwarmPeer, SwarmStats, Tenant,
 };
 
 /// Shards of a store, as a power of two: 256 keep the growth of one table under a millisecond, and threads apart.
@@ -72,6 +72,11 @@ impl Shared {
     #[must_use]
     pub fn places(&self) -> std::ops::Range<usize> {
         0..1 << self.shard_bits
+    }
+
+    /// Whole seconds since the store began.
+    pub(crate) fn seconds(&self, now: Instant) -> u32 {
+        self.frame.seconds(now)
     }
 
     /// The budgets.
@@ -254,4 +259,24 @@ pub(crate) fn tell_lease(
     now: Instant,
 ) {
     on_swarm(shards, hash, |shard, _, hash| shard.tell_lease(&hash, want, lists, now));
+}
+
+/// Takes what a member of the cluster says of peers of a swarm; `to` is the slot of who has a peer that it gave up.
+pub(crate) fn hear<'a>(
+    shards: &mut impl Shards,
+    hash: &InfoHash,
+    news: impl Iterator<Item = (&'a Note, Slot)>,
+    speaker: &Speaker<'_>,
+    now: Instant,
+) {
+    on_swarm(shards, hash, |shard, _, hash| {
+        for (note, to) in news {
+            shard.hear(hash, note, to, speaker, now);
+        }
+    });
+}
+
+/// Counts downloads that another member counted, or takes back what it took back.
+pub(crate) fn count_completed(shards: &mut impl Shards, hash: &InfoHash, more: i64, now: Instant) {
+    on_swarm(shards, hash, |shard, _, hash| shard.count_completed(hash, more, now));
 }

@@ -88,7 +88,7 @@ fn told(change: &SwarmChange) -> Change {
 }
 
 fn departure(change: &SwarmChange, now: Instant, now_ms: u64) -> Option<Departure> {
-    let Holder { addr, at } = change.holder.filter(|_| change.stats.seeds == 0)?;
+    let Holder { addr, at, .. } = change.holder.filter(|_| change.stats.seeds == 0)?;
     let ago = u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(u64::MAX);
     Some(Departure { info_hash: change.hash, holder: addr.to_string(), at_ms: now_ms.saturating_sub(ago) })
 }

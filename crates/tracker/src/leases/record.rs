@@ -1,33 +1,40 @@
 //! One lease: who, where, and what it holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use obt_wire::compact::{Reach, canonical, is_dialable, reach};
 use obt_wire::{InfoHash, PeerId};
 
+use super::elsewhere::Dirty;
 use super::{LeaseItem, LeaseRequest};
 use crate::limits::{LEASE_ADDRESSES, LEASE_LIFE};
-use crate::store::{Asker, Endpoint, Tenant};
+use crate::store::{Asker, Endpoint, Slot, Tenant};
 use crate::swarms::{self, Shards};
 
 /// The lease of one peer of ours.
 #[derive(Debug)]
 pub struct Lease {
     pub(super) peer_id: PeerId,
-    secret: [u8; 16],
+    pub(super) secret: [u8; 16],
     /// The address that made it, which it counts for.
     pub(super) source: IpAddr,
     /// Where it was seen last, in either address family.
     seen_v4: Option<Ipv4Addr>,
     seen_v6: Option<Ipv6Addr>,
-    endpoints: Vec<Endpoint>,
+    pub(super) endpoints: Vec<Endpoint>,
     pub(super) revision: u64,
     /// Bytes still missing, by swarm.
     pub(super) items: BTreeMap<InfoHash, u64>,
     since: Instant,
     pub(super) renewed: Instant,
+    /// Where it is renewed.
+    pub(super) slot: Slot,
+    /// All that it holds is known: where it is renewed elsewhere, that is so when everything has come in.
+    pub(super) whole: bool,
+    /// What has come in of everything that it holds; the rest is gone when all has come in.
+    pub(super) incoming: Option<BTreeSet<InfoHash>>,
 }
 
 /// Where a request comes from, and where its sender says that it is.
@@ -50,6 +57,28 @@ impl Lease {
             items: BTreeMap::new(),
             since: now,
             renewed: now,
+            slot: Slot::HERE,
+            whole: true,
+            incoming: None,
+        }
+    }
+
+    /// One that is renewed at another member.
+    pub(super) fn elsewhere(peer_id: PeerId, secret: [u8; 16], source: IpAddr, renewed: Instant) -> Self {
+        Self {
+            peer_id,
+            secret,
+            source,
+            seen_v4: None,
+            seen_v6: None,
+            endpoints: Vec::new(),
+            revision: 0,
+            items: BTreeMap::new(),
+            since: renewed,
+            renewed,
+            slot: Slot::NOBODY,
+            whole: false,
+            incoming: None,
         }
     }
 
@@ -92,26 +121,44 @@ impl Lease {
         self.secret.iter().zip(secret).fold(0, |sum, (own, given)| sum | (own ^ given)) == 0
     }
 
-    fn tenant(&self, number: u32) -> Tenant<'_> {
-        Tenant { lease: number, endpoints: &self.endpoints }
+    pub(super) fn tenant(&self, number: u32) -> Tenant<'_> {
+        Tenant { lease: number, endpoints: &self.endpoints, slot: self.slot }
     }
 
-    /// Notes where the peer is; if that changed, it moves in every swarm.
-    pub(super) fn settle_at(&mut self, number: u32, origin: &Origin<'_>, shards: &mut impl Shards, now: Instant) {
+    /// Notes where the peer is; if that changed, it moves in every swarm. Whether it did.
+    pub(super) fn settle_at(
+        &mut self,
+        number: u32,
+        origin: &Origin<'_>,
+        shards: &mut impl Shards,
+        now: Instant,
+    ) -> bool {
         match origin.asker.ip {
             IpAddr::V4(ip) => self.seen_v4 = Some(ip),
             IpAddr::V6(ip) => self.seen_v6 = Some(ip),
         }
         let endpoints = self.endpoints_of(origin);
+        self.move_to(number, endpoints, shards, now)
+    }
+
+    /// Moves the peer to these addresses, in every swarm; whether it was elsewhere.
+    pub(super) fn move_to(
+        &mut self,
+        number: u32,
+        endpoints: Vec<Endpoint>,
+        shards: &mut impl Shards,
+        now: Instant,
+    ) -> bool {
         // The order changes with the family that the peer happens to use; the places do not.
         if endpoints.len() == self.endpoints.len() && endpoints.iter().all(|new| self.endpoints.contains(new)) {
-            return;
+            return false;
         }
         let old = std::mem::replace(&mut self.endpoints, endpoints);
         for (hash, left) in &self.items {
-            swarms::move_out(shards, hash, &Tenant { lease: number, endpoints: &old }, now);
+            swarms::move_out(shards, hash, &Tenant { lease: number, endpoints: &old, slot: self.slot }, now);
             swarms::settle_in(shards, hash, &self.tenant(number), *left == 0, false, now);
         }
+        true
     }
 
     fn endpoints_of(&self, origin: &Origin<'_>) -> Vec<Endpoint> {
@@ -141,33 +188,49 @@ impl Lease {
         endpoints
     }
 
-    /// Makes the changes of a request.
-    pub(super) fn change(&mut self, number: u32, request: &LeaseRequest, shards: &mut impl Shards, now: Instant) {
+    /// Makes the changes of a request, and writes down those that others have to be told.
+    pub(super) fn change(
+        &mut self,
+        number: u32,
+        request: &LeaseRequest,
+        dirty: &mut Dirty,
+        shards: &mut impl Shards,
+        now: Instant,
+    ) {
         if request.full {
             let keep: BTreeMap<InfoHash, ()> = request.set.iter().map(|item| (item.hash, ())).collect();
             let gone: Vec<InfoHash> = self.items.keys().filter(|hash| !keep.contains_key(hash)).copied().collect();
-            self.remove(number, &gone, shards, now);
+            self.remove(number, &gone, dirty, shards, now);
         } else {
-            self.remove(number, &request.removed, shards, now);
+            self.remove(number, &request.removed, dirty, shards, now);
         }
         for item in &request.set {
-            self.set(number, item, shards, now);
+            self.set(number, item, dirty, shards, now);
         }
         self.revision = request.revision;
     }
 
-    fn set(&mut self, number: u32, item: &LeaseItem, shards: &mut impl Shards, now: Instant) {
+    fn set(&mut self, number: u32, item: &LeaseItem, dirty: &mut Dirty, shards: &mut impl Shards, now: Instant) {
         let known = self.items.insert(item.hash, item.left);
         let seed = item.left == 0;
         let completed = item.completed && seed && known != Some(0);
         if known.map(|left| left == 0) != Some(seed) {
+            dirty.item(item, completed);
             swarms::settle_in(shards, &item.hash, &self.tenant(number), seed, completed, now);
         }
     }
 
-    fn remove(&mut self, number: u32, hashes: &[InfoHash], shards: &mut impl Shards, now: Instant) {
+    pub(super) fn remove(
+        &mut self,
+        number: u32,
+        hashes: &[InfoHash],
+        dirty: &mut Dirty,
+        shards: &mut impl Shards,
+        now: Instant,
+    ) {
         for hash in hashes {
             if self.items.remove(hash).is_some() {
+                dirty.gone(*hash);
                 swarms::move_out(shards, hash, &self.tenant(number), now);
             }
         }

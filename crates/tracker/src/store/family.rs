@@ -4,7 +4,7 @@
 //! subtraction. Above [`INDEXED`] peers a table finds an endpoint without a scan.
 
 use super::key::HashKey;
-use super::peer::{Marks, Peer};
+use super::peer::{Marks, Peer, Source};
 use super::places::Places;
 
 /// Peers above which an endpoint is looked up in a table: a scan of 32 IPv4 peers touches six cache lines.
@@ -198,6 +198,18 @@ impl<const N: usize> Family<N> {
         let after = u32::from(!peer.is_counted());
         let extra = if seed { &mut self.extra_seeds } else { &mut self.extra_leechers };
         *extra = *extra - before + after;
+    }
+
+    /// Replaces where the peer at `at` was heard of.
+    pub(crate) fn set_source(&mut self, at: usize, source: Source) {
+        if let Some(peer) = self.peers.get_mut(at) {
+            peer.source = source;
+        }
+    }
+
+    /// The peers, to change where they were heard of: nothing else of them may change here.
+    pub(crate) fn peers_mut(&mut self) -> &mut [Peer<N>] {
+        &mut self.peers
     }
 
     fn swap(&mut self, a: usize, b: usize, key: HashKey) {

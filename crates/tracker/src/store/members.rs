@@ -3,7 +3,7 @@
 
 use super::family::{Counts, Family, Room, View};
 use super::key::HashKey;
-use super::peer::{Marks, Peer};
+use super::peer::{Marks, Peer, Slot, Source};
 
 /// Peers of one swarm.
 pub(crate) enum Members {
@@ -21,7 +21,7 @@ pub(crate) enum Members {
 
 const _: () = assert!(size_of::<Members>() == 32);
 
-const NOBODY: Peer<4> = Peer { ip: [0; 4], port: [0; 2], marks: Marks::NONE, due: 0 };
+const NOBODY: Peer<4> = Peer { ip: [0; 4], port: [0; 2], marks: Marks::NONE, source: Source::NONE, due: 0 };
 
 impl Default for Members {
     fn default() -> Self {
@@ -227,6 +227,7 @@ where
         return members.change_inline(at, peer);
     };
     family.remark(at, peer.marks, peer.due);
+    family.set_source(at, peer.source);
     family.set_seed(at, peer.is_seed(), key)
 }
 
@@ -260,6 +261,25 @@ where
 }
 
 impl Members {
+    /// Says of the plain peers that were heard of in one slot that they were in another.
+    pub(crate) fn move_slot(&mut self, from: Slot, to: Slot) {
+        fn all<const N: usize>(peers: &mut [Peer<N>], from: Slot, to: Slot) {
+            for peer in peers.iter_mut().filter(|peer| peer.is_from(from)) {
+                peer.source = peer.source.at_slot(to);
+            }
+        }
+        match self {
+            Self::Two { len, peers } => all(&mut peers[..usize::from(*len).min(2)], from, to),
+            Self::One(peer) => all(std::slice::from_mut(peer), from, to),
+            Self::V4(family) => all(family.peers_mut(), from, to),
+            Self::V6(family) => all(family.peers_mut(), from, to),
+            Self::Both(both) => {
+                all(both.0.peers_mut(), from, to);
+                all(both.1.peers_mut(), from, to);
+            }
+        }
+    }
+
     /// Peers that count.
     pub(crate) fn counts(&self) -> Counts {
         match self {

@@ -6,7 +6,9 @@
 mod clients;
 mod family;
 mod handout;
+mod heard;
 mod held;
+mod journal;
 mod key;
 mod members;
 mod peer;
@@ -18,11 +20,16 @@ mod torrent;
 
 pub use clients::Client;
 pub use handout::{Advertised, Asker, CompactPeers};
+pub(crate) use heard::Speaker;
 pub use held::{Change, Holder};
+pub(crate) use journal::{Note, NoteKey, Said};
 pub(crate) use key::HashKey;
+pub(crate) use peer::Marks;
+pub use peer::Slot;
 pub(crate) use quota::Quota;
 pub use shard::{Announce, Answer, Identity, PeerLists, Refused, Remember, Shard, Standing, SwarmStats};
 pub(crate) use shard::{Frame, LeaseWant};
 pub use tenants::Endpoint;
 pub(crate) use tenants::Tenant;
+
 pub use torrent::SwarmPeer;

@@ -1,5 +1,7 @@
 //! One peer of one swarm, as small as it gets.
 
+use crate::policy::LifeClass;
+
 /// A peer with an IPv4 (`N` = 4) or IPv6 (`N` = 16) address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peer<const N: usize> {
@@ -7,6 +9,7 @@ pub(crate) struct Peer<const N: usize> {
     /// In network order, as it goes out.
     pub(crate) port: [u8; 2],
     pub(crate) marks: Marks,
+    pub(crate) source: Source,
     /// When it is forgotten, in seconds of the store; for a leased peer the number of its lease.
     pub(crate) due: u32,
 }
@@ -14,6 +17,49 @@ pub(crate) struct Peer<const N: usize> {
 // Half of what is remembered of a stranger is its address.
 const _: () = assert!(size_of::<Peer<4>>() == 12);
 const _: () = assert!(size_of::<Peer<16>>() == 24);
+
+/// The tracker that a peer announced to: this one, or a stream of news from another member of its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Slot(pub(crate) u8);
+
+impl Slot {
+    /// This tracker.
+    pub const HERE: Self = Self(0);
+    /// A member that is not what it was: nobody speaks for the peer any more, and it goes when its time is over.
+    pub(crate) const NOBODY: Self = Self(1);
+    /// How many there are.
+    pub(crate) const COUNT: usize = 32;
+
+    /// Its place in a table of slots.
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0) % Self::COUNT
+    }
+}
+
+/// Where a plain peer was heard of, and for how long it is remembered after that: a slot in the low five bits, the class
+/// of its life in the next two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Source(u8);
+
+impl Source {
+    pub(crate) const NONE: Self = Self(0);
+
+    pub(crate) fn new(slot: Slot, life: LifeClass) -> Self {
+        Self(slot.0 & 31 | life.number() << 5)
+    }
+
+    pub(crate) fn slot(self) -> Slot {
+        Slot(self.0 & 31)
+    }
+
+    pub(crate) fn life(self) -> LifeClass {
+        LifeClass::from_number(self.0 >> 5 & 3)
+    }
+
+    pub(crate) fn at_slot(self, slot: Slot) -> Self {
+        Self::new(slot, self.life())
+    }
+}
 
 /// What else is known of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,7 +91,12 @@ impl Marks {
 
 impl<const N: usize> Peer<N> {
     pub(crate) fn at(ip: [u8; N], port: [u8; 2]) -> Self {
-        Self { ip, port, marks: Marks::default(), due: 0 }
+        Self { ip, port, marks: Marks::default(), source: Source::NONE, due: 0 }
+    }
+
+    /// When a plain peer announced, in seconds of the store; before it began, if another member heard that.
+    pub(crate) fn heard(&self) -> i64 {
+        i64::from(self.due) - i64::from(self.source.life().seconds())
     }
 
     pub(crate) fn is_seed(&self) -> bool {
@@ -58,6 +109,11 @@ impl<const N: usize> Peer<N> {
 
     pub(crate) fn is_leased_by(&self, lease: u32) -> bool {
         self.is_leased() && self.due == lease
+    }
+
+    /// Whether it is a plain peer that was heard of in this slot.
+    pub(crate) fn is_from(&self, slot: Slot) -> bool {
+        !self.is_leased() && self.source.slot() == slot
     }
 
     pub(crate) fn is_counted(&self) -> bool {

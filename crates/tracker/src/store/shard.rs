@@ -14,14 +14,15 @@ use super::clients::{Client, Clients};
 use super::family::Counts;
 use super::handout::{Advertised, Asker, CompactPeers, Locals, LocalsOf, Taker, hand_out};
 use super::held::HeldSwarms;
+use super::journal::Journal;
 use super::key::HashKey;
 use super::members::{self, Has, Members};
-use super::peer::{Marks, Peer};
+use super::peer::{Marks, Peer, Slot, Source};
 use super::places::Places;
 use super::quota::Quota;
 use super::torrent::{HELD, SwarmPeer, Torrent};
 use crate::limits::EMPTY_SWARM_LIFE;
-use crate::policy;
+use crate::policy::{self, LifeClass};
 
 /// Swarms looked at to find one that may go when memory is short.
 const SAMPLE: usize = 16;
@@ -145,6 +146,7 @@ pub struct Shard {
     addresses: usize,
     pub(super) held: HeldSwarms,
     pub(super) clients: Clients,
+    pub(super) journal: Journal,
     rng: Rng,
 }
 
@@ -163,6 +165,12 @@ pub(super) struct Before {
     addresses: usize,
 }
 
+impl Before {
+    pub(super) fn addresses(&self) -> usize {
+        self.addresses
+    }
+}
+
 impl Shard {
     pub(crate) fn new(frame: Frame, seed: u64) -> Self {
         Self {
@@ -173,6 +181,7 @@ impl Shard {
             addresses: 0,
             held: HeldSwarms::default(),
             clients: Clients::default(),
+            journal: Journal::default(),
             rng: Rng::with_seed(seed),
         }
     }
@@ -238,7 +247,7 @@ impl Shard {
 
     /// Accounts for a change of the swarm at `at`, and forgets it if nothing is left of it. `seed` is the one that
     /// came or went.
-    pub(super) fn settle(&mut self, at: usize, before: &Before, seed: Option<SocketAddr>, now: Instant) {
+    pub(super) fn settle(&mut self, at: usize, before: &Before, seed: Option<(SocketAddr, Slot)>, now: Instant) {
         let torrent = &self.torrents[at];
         self.heap = self.heap - before.heap + torrent.members.heap_bytes();
         self.addresses = self.addresses - before.addresses + torrent.members.len();
@@ -268,7 +277,10 @@ impl Shard {
         let room = self.make_room(&announce.hash);
         let at = match self.find(&announce.hash) {
             Some(at) => at,
-            None if announce.standing == Standing::Stopped || !room => return Ok(empty_answer()),
+            None if announce.standing == Standing::Stopped || !room => {
+                self.journal.stopped_unknown(announce, seconds);
+                return Ok(empty_answer());
+            }
             None if !quota.admit(announce.asker.ip, seconds) => return Err(Refused::TooManyTorrents),
             None => self.create(announce.hash, seconds),
         };
@@ -294,7 +306,7 @@ impl Shard {
         }
         let stats = self.torrents[at].stats();
         let own = Some(SocketAddr::new(announce.asker.ip, announce.port));
-        let seed = own.filter(|_| announce.standing != Standing::Leecher).or(expired);
+        let seed = own.filter(|_| announce.standing != Standing::Leecher).map(|own| (own, Slot::HERE)).or(expired);
         self.settle(at, &before, seed, now);
         Ok(Answer { stats, interval: policy::interval(stats.seeds.saturating_add(stats.leechers)) })
     }
@@ -355,30 +367,34 @@ impl Shard {
         }
         if announce.standing == Standing::Stopped {
             own.and_then(|own| members::remove::<N>(&mut torrent.members, own, key));
+            let marks = Marks::NONE.with(Marks::LOCAL, announce.asker.is_local());
+            self.journal.stopped(&torrent.hash, &Peer { marks, ..endpoint }, seconds);
             return None;
         }
         let seed = announce.standing == Standing::Seed;
         let was_seed =
             known.is_some_and(|known| known.is_seed()) || twin.is_some_and(|twin| twin.marks.has(Marks::SEED));
-        if announce.completed && seed && !was_seed {
-            torrent.completed = torrent.completed.saturating_add(1);
-        }
+        let completed = announce.completed && seed && !was_seed;
+        torrent.completed = torrent.completed.saturating_add(u32::from(completed));
         let counts = torrent.members.counts();
-        let interval = policy::interval(counts.seeds.saturating_add(counts.leechers));
-        let lifetime = u32::try_from(policy::lifetime(interval).as_secs()).unwrap_or(u32::MAX);
-        let due = seconds.saturating_add(lifetime).min(HELD - 1);
+        let life = LifeClass::of(counts.seeds.saturating_add(counts.leechers));
+        let due = seconds.saturating_add(life.seconds()).min(HELD - 1);
         let counted = twin.is_some_and(|twin| !twin.marks.has(Marks::EXTRA));
         let marks = Marks::NONE
             .with(Marks::SEED, seed)
             .with(Marks::LOCAL, announce.asker.is_local())
             .with(Marks::EXTRA, counted);
         torrent.next_due = torrent.next_due.min(due);
-        let peer = Peer { marks, due, ..endpoint };
-        match own {
+        let peer = Peer { marks, source: Source::new(Slot::HERE, life), due, ..endpoint };
+        let placed = match own {
             Some(own) => Some(members::change(&mut torrent.members, own, peer, key)),
             None if room => members::push(&mut torrent.members, peer, self.frame.ports_per_address, key),
             None => None,
+        };
+        if placed.is_some() {
+            self.journal.alive(&torrent.hash, &peer, completed);
         }
+        placed
     }
 
     fn tell<const N: usize>(&mut self, at: usize, announce: &Announce, own: Option<usize>, out: &mut CompactPeers<'_>)
@@ -501,7 +517,7 @@ impl Shard {
     /// Makes sure that there is memory for one more peer or swarm; false where there is not. Among a few swarms at
     /// random those with hardly anybody go first, then those that were quiet longest; never `spared`, nor one that is
     /// held.
-    fn make_room(&mut self, spared: &InfoHash) -> bool {
+    pub(super) fn make_room(&mut self, spared: &InfoHash) -> bool {
         for _ in 0..EVICTED_AT_ONCE {
             if self.memory() < self.frame.memory {
                 return true;

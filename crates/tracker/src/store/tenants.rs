@@ -9,7 +9,7 @@ use obt_wire::InfoHash;
 use super::clients::SwarmClients;
 use super::held::Change;
 use super::members::{self, Has, Members};
-use super::peer::{Marks, Peer};
+use super::peer::{Marks, Peer, Slot, Source};
 use super::shard::{Shard, SwarmStats};
 use super::torrent::{HELD, Torrent};
 
@@ -31,6 +31,8 @@ pub(crate) struct Tenant<'a> {
     pub(crate) lease: u32,
     /// All its addresses; the first one is counted.
     pub(crate) endpoints: &'a [Endpoint],
+    /// Where it was heard of.
+    pub(crate) slot: Slot,
 }
 
 impl Tenant<'_> {
@@ -72,13 +74,14 @@ impl Shard {
                 .with(Marks::TWIN, tenant.has_twin_of(endpoint));
             let torrent = &mut self.torrents[at];
             let (port, due) = (endpoint.addr.port().to_be_bytes(), tenant.lease);
+            let source = Source::NONE;
             let ports = self.frame.ports_per_address;
             added += match endpoint.addr.ip() {
                 IpAddr::V4(ip) => {
-                    put(&mut torrent.members, Peer { ip: ip.octets(), port, marks, due }, ports, self.frame.key)
+                    put(&mut torrent.members, Peer { ip: ip.octets(), port, marks, source, due }, ports, self.frame.key)
                 }
                 IpAddr::V6(ip) => {
-                    put(&mut torrent.members, Peer { ip: ip.octets(), port, marks, due }, ports, self.frame.key)
+                    put(&mut torrent.members, Peer { ip: ip.octets(), port, marks, source, due }, ports, self.frame.key)
                 }
             };
         }
@@ -86,7 +89,7 @@ impl Shard {
             self.torrents[at].completed = self.torrents[at].completed.saturating_add(1);
         }
         self.held.lease(hash, added);
-        let seed = tenant.endpoints.first().filter(|_| seed).map(|endpoint| endpoint.addr);
+        let seed = tenant.endpoints.first().filter(|_| seed).map(|endpoint| (endpoint.addr, tenant.slot));
         self.settle(at, &before, seed.or(expired), now);
         self.release(hash, now);
     }
@@ -111,7 +114,7 @@ impl Shard {
                 };
             removed += u32::from(was_seed.is_some());
             if was_seed == Some(true) && seed.is_none() {
-                seed = Some(endpoint.addr);
+                seed = Some((endpoint.addr, tenant.slot));
             }
         }
         self.torrents[at].members.shrink();
@@ -175,7 +178,8 @@ impl Shard {
             torrent.next_due = torrent.next_due.min(due(peer));
             leased += put(&mut torrent.members, *peer, ports, key);
         }
-        let seed = torrent.peers().find(|peer| peer.seed).map(|peer| peer.addr);
+        // Somebody came, nobody left: which member heard of it does not matter.
+        let seed = torrent.peers().find(|peer| peer.seed).map(|peer| (peer.addr, Slot::HERE));
         self.clients.absorb(&hash, &moving.clients);
         self.held.lease(hash, leased);
         if moving.pinned {
