@@ -5,6 +5,7 @@
 //! the seed.
 
 pub mod bound;
+pub mod cluster;
 pub mod disk;
 pub mod invariants;
 pub mod lease;

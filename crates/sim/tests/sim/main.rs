@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+mod clusters;
 mod fan_out;
 mod leases;
 mod links;
