@@ -20,7 +20,7 @@ use crate::invite::{self, JoinLine};
 use crate::limits;
 use crate::log::{Identity, LogStore};
 use crate::machine::Machine;
-use crate::message::{Join, Reply, Request};
+use crate::message::{Join, Refusal, Reply, Request};
 use crate::network::{Contacts, Network};
 use crate::raft::{MemberKey, NodeId, Raft};
 use crate::shared::Shared;
@@ -75,6 +75,12 @@ impl Cluster {
         let raft = Raft::new(identity.node, Arc::new(raft_config), network, log.clone(), machine.clone()).await;
         let raft = raft.map_err(|error| StartError::Consensus(error.to_string()))?;
         directory.set(Members::of(&machine.position().borrow().membership));
+        let mut member = config.member.clone();
+        if member.addresses.is_empty()
+            && let Some(known) = directory.members().all.get(&identity.node)
+        {
+            member.addresses.clone_from(&known.addresses);
+        }
         let (proposals, queue) = mpsc::channel(limits::PROPOSALS);
         let (soft, incoming) = mpsc::channel(limits::SOFT_BATCHES);
         let shared = Arc::new(Shared {
@@ -95,6 +101,8 @@ impl Cluster {
             folder,
             heard: Mutex::default(),
             leading: Mutex::default(),
+            description: watch::Sender::new(member),
+            refused: watch::Sender::new(None),
             stopping: AtomicBool::new(false),
         });
         let tasks = vec![
@@ -103,8 +111,8 @@ impl Cluster {
             tokio::spawn(keeper::run(Arc::downgrade(&shared), config.timing.membership)),
             tokio::spawn(follow_membership(Arc::clone(&shared))),
             tokio::spawn(watch_consensus(Arc::clone(&shared), config.fatal.clone())),
-            tokio::spawn(describe(Arc::clone(&shared), config.member.clone())),
-            tokio::spawn(ask_to_join(Arc::clone(&shared), identity, config.member.clone())),
+            tokio::spawn(describe(Arc::clone(&shared))),
+            tokio::spawn(ask_to_join(Arc::clone(&shared), identity)),
         ];
         Ok((Self { shared, tasks: Arc::new(Mutex::new(tasks)) }, Incoming { soft: incoming }))
     }
@@ -184,6 +192,47 @@ impl Cluster {
         self.shared.directory.watch()
     }
 
+    /// Changes what this member says of itself; the others hear of it as soon as there is a leader.
+    pub fn describe(&self, change: impl FnOnce(&mut crate::raft::Member)) {
+        self.shared.description.send_if_modified(|member| {
+            let before = member.clone();
+            change(member);
+            *member != before
+        });
+    }
+
+    /// Where others reach this member, as it said last: nowhere before it has a port.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.shared.description.borrow().addresses.clone()
+    }
+
+    /// Waits until this member was let in and has the catalogue of the others; at once where it is a member already.
+    ///
+    /// # Errors
+    /// [`StartError::NotLetIn`] where the cluster says no, or nobody answers for `patience`.
+    pub async fn joined(&self, patience: Duration) -> Result<(), StartError> {
+        let mut position = self.shared.machine.position();
+        let mut refused = self.shared.refused.subscribe();
+        let joined = async {
+            tokio::select! {
+                _ = position.wait_for(|position| !position.cluster.secret.is_empty()) => Ok(()),
+                Ok(said) = refused.wait_for(|said| said.as_ref().is_some_and(|said| said.for_good)) => {
+                    Err(said.as_ref().map_or_else(String::new, |said| said.why.clone()))
+                }
+            }
+        };
+        match timeout(patience, joined).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => Err(StartError::NotLetIn(why)),
+            Err(_) => {
+                let last = self.shared.refused.borrow().as_ref().map(|said| said.why.clone());
+                let why = last.unwrap_or_else(|| "the cluster has not let this member in yet".to_owned());
+                Err(StartError::NotLetIn(why))
+            }
+        }
+    }
+
     /// What all members know and nobody else, in hex; empty before this one was let in.
     #[must_use]
     pub fn secret(&self) -> String {
@@ -225,9 +274,33 @@ impl Cluster {
         }
         let mut members = self.shared.directory.watch();
         let gone = members.wait_for(|members| !members.all.contains_key(&node));
+        let gone = async {
+            tokio::select! {
+                gone = gone => gone.is_ok(),
+                () = self.until_unknown(), if node == self.shared.node => true,
+            }
+        };
         match timeout(4 * limits::PROPOSE, gone).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(true) => Ok(()),
             _ => Err(ClusterFailure::Unknown),
+        }
+    }
+
+    /// Waits until another member does not know this one any more. Who is removed is not told: nobody sends it the entry.
+    async fn until_unknown(&self) {
+        let node = self.shared.node;
+        loop {
+            sleep(JOIN_RETRY).await;
+            for other in self.shared.directory.members().all.keys().filter(|other| **other != node) {
+                let asked = self.shared.ask(*other, Request::Leave { node }, Bytes::new(), limits::ASK).await;
+                let unknown = matches!(
+                    asked,
+                    Ok((Reply::Refused(Refusal::NotAllowed) | Reply::Cluster(ClusterOutcome::NoMember), _))
+                );
+                if unknown {
+                    return;
+                }
+            }
         }
     }
 
@@ -336,10 +409,16 @@ async fn watch_consensus(shared: Arc<Shared>, fatal: crate::fatal::FatalHook) {
 }
 
 /// Until the cluster has let this member in: shows the secret to whom the line names, and learns who the members are.
-async fn ask_to_join(shared: Arc<Shared>, identity: Identity, member: crate::raft::Member) {
+async fn ask_to_join(shared: Arc<Shared>, identity: Identity) {
     let Some(line) = identity.joining.as_deref().and_then(|line| JoinLine::decode(line).ok()) else { return };
-    let join = Join { secret: line.secret.clone(), node: identity.node, member };
     loop {
+        // Others must know where to reach it.
+        let mut described = shared.description.subscribe();
+        let Ok(member) = described.wait_for(|member| !member.addresses.is_empty()).await.map(|member| member.clone())
+        else {
+            return;
+        };
+        let join = Join { secret: line.secret.clone(), node: identity.node, member };
         if shared.directory.members().all.contains_key(&identity.node) {
             let _ = shared.log.set_joined().await;
             return;
@@ -356,11 +435,45 @@ async fn ask_to_join(shared: Arc<Shared>, identity: Identity, member: crate::raf
                     wait_to_be_member(&shared, identity.node).await;
                     break;
                 }
-                Ok((reply, _)) => tracing::warn!(?reply, "the cluster does not let this member in"),
-                Err(error) => tracing::info!(%error, "a member that the join line names does not answer"),
+                Ok((reply, _)) => {
+                    tracing::warn!(?reply, "the cluster does not let this member in");
+                    shared.refused.send_replace(Some(NotLetIn::of(&reply)));
+                }
+                Err(error) => {
+                    tracing::info!(%error, "a member that the join line names does not answer");
+                    shared.refused.send_if_modified(|said| {
+                        let why = format!("no member that the join line names answers: {error}");
+                        said.get_or_insert(NotLetIn { why, for_good: false });
+                        true
+                    });
+                }
             }
         }
         sleep(JOIN_RETRY).await;
+    }
+}
+
+/// Why the cluster has not let a member in.
+pub(crate) struct NotLetIn {
+    why: String,
+    /// Whether asking again is of no use.
+    for_good: bool,
+}
+
+impl NotLetIn {
+    fn of(reply: &Reply) -> Self {
+        let (why, for_good) = match reply {
+            Reply::Cluster(ClusterOutcome::NoInvitation) => {
+                ("the invitation was used already, or has ended: ask for a new line with `obt cluster invite`", true)
+            }
+            Reply::Cluster(ClusterOutcome::Known) => {
+                ("a member with this key or this id is there already: was this state directory copied?", true)
+            }
+            Reply::Cluster(ClusterOutcome::Busy) => ("too many wait to be let in at the moment", false),
+            Reply::Refused(Refusal::NotAllowed) => ("the join line belongs to another cluster", true),
+            _ => ("the cluster has no leader at the moment, or too few members that answer", false),
+        };
+        Self { why: why.to_owned(), for_good }
     }
 }
 
@@ -370,14 +483,20 @@ async fn wait_to_be_member(shared: &Shared, node: NodeId) {
     let _ = timeout(limits::PROPOSE, known).await;
 }
 
-/// Tells the cluster where this member is and what it runs, until the cluster knows.
-async fn describe(shared: Arc<Shared>, member: crate::raft::Member) {
+/// Tells the cluster where this member is and what it runs, whenever the cluster knows otherwise.
+async fn describe(shared: Arc<Shared>) {
     let mut members = shared.directory.watch();
+    let mut described = shared.description.subscribe();
     loop {
-        let known = members.wait_for(|members| members.all.contains_key(&shared.node)).await;
-        let known = known.ok().and_then(|members| members.all.get(&shared.node).cloned());
+        let member = described.borrow_and_update().clone();
+        let known = members.borrow_and_update().all.get(&shared.node).cloned();
         if known.is_none_or(|known| known == member || known.key != member.key) {
-            return;
+            tokio::select! {
+                Ok(()) = members.changed() => {}
+                Ok(()) = described.changed() => {}
+                else => return,
+            }
+            continue;
         }
         let request = Request::Describe(Box::new(member.clone()));
         let told = shared.at_leader(request, || serve::describe(&shared, shared.node, member.clone())).await;

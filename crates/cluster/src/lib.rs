@@ -36,4 +36,5 @@ pub use directory::{Directory, Members};
 pub use failure::{ClusterFailure, StartError};
 pub use fatal::{FatalError, FatalHook};
 pub use invite::JoinLine;
+pub use machine::{ChangeHook, Changed};
 pub use status::{AsOf, ClusterStatus, MemberStatus, Role};

@@ -181,8 +181,8 @@ async fn snapshot(shared: &Shared, from: NodeId, part: SnapshotPart, body: Bytes
 
 /// Lets somebody in who knows the secret of an invitation; at the leader.
 pub(crate) async fn join(shared: &Shared, join: Join) -> Result<Reply, Refusal> {
-    if !is_sound(&join.member) {
-        return Err(Refusal::Nonsense("what it says of itself is too long".to_owned()));
+    if !is_sound(&join.member) || join.member.addresses.is_empty() {
+        return Err(Refusal::Nonsense("what it says of itself is too long, or not where it is".to_owned()));
     }
     let hash = invite::hash(&join.secret);
     let now_ms = shared.now_ms();
@@ -201,7 +201,9 @@ pub(crate) async fn describe(shared: &Shared, node: NodeId, member: Member) -> R
     shared.check_leading()?;
     let members = shared.directory.members();
     let known = members.all.get(&node).ok_or(Refusal::NotAllowed)?;
-    if known.key != member.key || !is_sound(&member) {
+    // Who is alone need not be reached.
+    let reachable = !member.addresses.is_empty() || members.all.len() == 1;
+    if known.key != member.key || !is_sound(&member) || !reachable {
         return Err(Refusal::NotAllowed);
     }
     let change = ChangeMembers::SetNodes(BTreeMap::from([(node, member)]));
@@ -234,5 +236,5 @@ fn is_sound(member: &Member) -> bool {
     let few = |addresses: &[String]| {
         addresses.len() <= limits::ADDRESSES && addresses.iter().all(|address| address.len() <= limits::ADDRESS_BYTES)
     };
-    few(&member.addresses) && few(&member.trackers) && !member.addresses.is_empty()
+    few(&member.addresses) && few(&member.trackers)
 }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use obt_catalogue::{Command, CommandId, Outcome};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::blobs::Arriving;
+use crate::cluster::NotLetIn;
 use crate::config::{Clock, Timing};
 use crate::directory::Directory;
 use crate::failure::ClusterFailure;
@@ -20,7 +21,7 @@ use crate::log::LogStore;
 use crate::machine::Machine;
 use crate::message::{Refusal, Reply, Request};
 use crate::network::Contacts;
-use crate::raft::{Answer, NodeId, Proposal, Raft};
+use crate::raft::{Answer, Member, NodeId, Proposal, Raft};
 use crate::state::{ClusterCommand, ClusterOutcome};
 use crate::transport::{LinkError, Transport};
 
@@ -44,6 +45,10 @@ pub(crate) struct Shared {
     pub(crate) heard: Mutex<Option<Instant>>,
     /// Since when this member leads.
     pub(crate) leading: Mutex<Option<Instant>>,
+    /// What this member says of itself.
+    pub(crate) description: watch::Sender<Member>,
+    /// What the cluster said last to a member that it has not let in.
+    pub(crate) refused: watch::Sender<Option<NotLetIn>>,
     /// Set when it is on its way out: it takes no more commands.
     pub(crate) stopping: AtomicBool,
 }

@@ -26,7 +26,8 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartError> {
     let mut catalogue = Catalogue::open(&config.catalogue)?;
     let log = if config.log.exists() {
         let log = LogFile::open(&config.log)?;
-        check_pair(log, &mut catalogue)?
+        let log = check_pair(log, &mut catalogue)?;
+        check_line(log, &config.origin)?
     } else {
         begin(config, &mut catalogue)?
     };
@@ -66,6 +67,29 @@ fn check_pair(mut log: LogFile, catalogue: &mut Catalogue) -> Result<LogFile, St
         return Err(StartError::Mismatch(
             "the catalogue is older than the log that belongs to it; restore both from the same moment".to_owned(),
         ));
+    }
+    Ok(log)
+}
+
+/// A line in a start script is there at every start: where this is a member of its cluster already it says nothing. Who
+/// was not let in yet goes on with the newest line.
+fn check_line(mut log: LogFile, origin: &Origin) -> Result<LogFile, StartError> {
+    let Origin::Join(line) = origin else { return Ok(log) };
+    let cluster = JoinLine::decode(line)?.cluster;
+    let identity = log.identity().clone();
+    let line = line.trim();
+    let begun = log.ends()?.last.is_some();
+    match &identity.joining {
+        Some(known) if known != line && !begun => {
+            log.set_identity(Identity { cluster, joining: Some(line.to_owned()), ..identity })?;
+        }
+        _ if identity.cluster != cluster => {
+            return Err(StartError::Mismatch(
+                "this state directory belongs to a member of another cluster; `obt cluster leave` lets it go"
+                    .to_owned(),
+            ));
+        }
+        _ => {}
     }
     Ok(log)
 }

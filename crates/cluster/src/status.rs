@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::raft::{Member, NodeId, VoterWish};
 use crate::shared::Shared;
@@ -12,7 +12,7 @@ use crate::shared::Shared;
 const AWAY: Duration = Duration::from_secs(3);
 
 /// The cluster as one member sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterStatus {
     /// Which cluster.
     pub cluster: String,
@@ -33,7 +33,7 @@ pub struct ClusterStatus {
 }
 
 /// One member as another sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberStatus {
     /// Which.
     pub node: NodeId,
@@ -51,7 +51,7 @@ pub struct MemberStatus {
 }
 
 /// What a member does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Leads, and votes.
@@ -63,7 +63,7 @@ pub enum Role {
 }
 
 /// How old answers may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AsOf {
     /// The last entry that was applied here.
     pub index: u64,

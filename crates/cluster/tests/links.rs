@@ -44,7 +44,10 @@ impl Seat {
             timing: Timing { membership: Duration::from_millis(50), ..Timing::default() },
         };
         let key = NodeKey::load_or_make(&folder.path().join("key")).unwrap();
-        Self { linked: Linked::start(config, key, listener).await.unwrap(), folder }
+        let addresses = config.member.addresses.clone();
+        let linked = Linked::start(config, key).await.unwrap();
+        linked.listen(listener, addresses).unwrap();
+        Self { linked, folder }
     }
 
     fn key(&self) -> NodeKey {
@@ -127,7 +130,7 @@ async fn a_torrent_of_many_parts_goes_over_the_links() {
 async fn n01_what_is_no_tls_gets_no_word() {
     let one = Seat::start(Origin::Found).await;
     for sent in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 64], b"\x16\x03\x01\xff\xff"] {
-        let mut stream = TcpStream::connect(one.linked.local_addr()).await.unwrap();
+        let mut stream = TcpStream::connect(one.linked.local_addr().unwrap()).await.unwrap();
         stream.write_all(sent).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut answer = Vec::new();

@@ -11,7 +11,7 @@ mod server;
 mod verify;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -35,7 +35,7 @@ const JOIN_PROTOCOL: &[u8] = b"obt-join/1";
 /// How long a handshake may take (HOSTILE T03).
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// A member with its port.
+/// A member with its port, once it has one.
 pub struct Linked {
     /// The member.
     pub cluster: Cluster,
@@ -43,20 +43,30 @@ pub struct Linked {
     pub incoming: Incoming,
     /// Refused and accepted connections, counted.
     pub counts: Arc<ServerCounts>,
+    server: Arc<server::Server>,
+    listening: Mutex<Option<Listening>>,
+}
+
+struct Listening {
     port: SocketAddr,
     accepting: JoinHandle<()>,
 }
 
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
 impl Linked {
-    /// Starts a member that listens on `listener` and proves `key`.
+    /// Starts a member that proves `key`. It has no port: nobody joins it, and it calls others.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn start(mut config: Config, key: NodeKey, listener: TcpListener) -> Result<Self, StartError> {
+    pub async fn start(mut config: Config, key: NodeKey) -> Result<Self, StartError> {
         config.member.key = key.public();
         let directory = Arc::new(Directory::default());
         let transport = Arc::new(TlsTransport::new(&key)?);
-        let port = listener.local_addr()?;
         let (cluster, incoming) = Cluster::start(
             config,
             Arc::clone(&transport) as Arc<dyn crate::transport::Transport>,
@@ -65,21 +75,41 @@ impl Linked {
         .await?;
         transport.set_self(cluster.cluster_id(), cluster.node());
         let counts = Arc::default();
-        let server = server::Server::new(&key, directory, cluster.clone(), Arc::clone(&counts))?;
-        let accepting = tokio::spawn(server.run(listener));
-        Ok(Self { cluster, incoming, counts, port, accepting })
+        let server = Arc::new(server::Server::new(&key, directory, cluster.clone(), Arc::clone(&counts))?);
+        Ok(Self { cluster, incoming, counts, server, listening: Mutex::default() })
+    }
+
+    /// Opens the port, in place of the one that was open, and tells the others that it is at `addresses`.
+    ///
+    /// # Errors
+    /// Where the listener has no address.
+    pub fn listen(&self, listener: TcpListener, addresses: Vec<String>) -> std::io::Result<()> {
+        let port = listener.local_addr()?;
+        let accepting = tokio::spawn(Arc::clone(&self.server).run(listener));
+        *self.lock() = Some(Listening { port, accepting });
+        self.cluster.describe(|member| member.addresses = addresses);
+        Ok(())
     }
 
     /// Where it listens.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.port
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.lock().as_ref().map(|listening| listening.port)
     }
 
     /// Stops gracefully: [`Cluster::shutdown`], and then the port.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(&self) {
         self.cluster.shutdown().await;
-        self.accepting.abort();
-        let _ = self.accepting.await;
+        *self.lock() = None;
+    }
+
+    /// Stops as a crash would: [`Cluster::stop`], and the port.
+    pub async fn stop(&self) {
+        *self.lock() = None;
+        self.cluster.stop().await;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Listening>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -86,8 +86,8 @@ impl Server {
     }
 
     /// Accepts until it is aborted, and with it all connections.
-    pub(crate) async fn run(self, listener: TcpListener) {
-        let server = Arc::new(self);
+    pub(crate) async fn run(self: Arc<Self>, listener: TcpListener) {
+        let server = self;
         let mut connections = JoinSet::new();
         let mut bucket = Bucket::new(HANDSHAKES, Instant::now());
         loop {

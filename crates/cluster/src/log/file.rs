@@ -194,7 +194,10 @@ impl LogFile {
     /// # Errors
     /// SQLite's.
     pub fn set_joined(&mut self) -> Result<(), LogError> {
-        let identity = Identity { joining: None, ..self.identity.clone() };
+        self.set_identity(Identity { joining: None, ..self.identity.clone() })
+    }
+
+    pub(crate) fn set_identity(&mut self, identity: Identity) -> Result<(), LogError> {
         self.write(&[Change::Identity(identity.clone())])?;
         self.identity = identity;
         Ok(())
