@@ -7,6 +7,7 @@
 
 mod arguments;
 mod catalogue;
+mod cluster;
 mod crowd;
 mod disk_image;
 mod disks;

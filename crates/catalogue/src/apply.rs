@@ -343,16 +343,19 @@ fn withdraw(
     if versions.is_empty() {
         return Ok(Outcome::NotFound);
     }
-    for number in &versions {
-        remove_version(transaction, item.id, *number)?;
-    }
+    let removed = versions.iter().map(|number| remove_version(transaction, item.id, *number));
+    let contents = removed.collect::<Result<Vec<_>, _>>()?;
     transaction
         .prepare_cached("UPDATE name SET newest = (SELECT max(number) FROM version WHERE name = ?1) WHERE id = ?1")?
         .execute([item.id])?;
-    Ok(Outcome::Withdrawn { versions })
+    Ok(Outcome::Withdrawn { versions, contents })
 }
 
-fn remove_version(transaction: &Transaction<'_>, item: i64, number: u32) -> Result<(), CatalogueError> {
+fn remove_version(
+    transaction: &Transaction<'_>,
+    item: i64,
+    number: u32,
+) -> Result<obt_wire::InfoHashes, CatalogueError> {
     type Row = ([u8; 32], Option<[u8; 20]>, Option<[u8; 32]>);
     let (publisher, v1, v2): Row = transaction
         .prepare_cached("DELETE FROM version WHERE name = ?1 AND number = ?2 RETURNING publisher, v1, v2")?
@@ -363,7 +366,7 @@ fn remove_version(transaction: &Transaction<'_>, item: i64, number: u32) -> Resu
     if swarm_of(transaction, &swarm)?.is_none() {
         transaction.prepare_cached("DELETE FROM departure WHERE info_hash = ?1")?.execute([swarm.0])?;
     }
-    Ok(())
+    Ok(hashes)
 }
 
 fn add_key(

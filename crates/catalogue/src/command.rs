@@ -251,6 +251,9 @@ pub enum Outcome {
     Withdrawn {
         /// Their numbers, in order.
         versions: Vec<u32>,
+        /// What they were.
+        #[serde(default, with = "hex::hashes_of_many")]
+        contents: Vec<InfoHashes>,
     },
     /// The command is well formed and makes no sense.
     Invalid,

@@ -59,6 +59,24 @@ pub(crate) mod hashes {
     }
 }
 
+/// For the hashes of several torrents.
+pub(crate) mod hashes_of_many {
+    use obt_wire::InfoHashes;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct One(#[serde(with = "super::hashes")] InfoHashes);
+
+    pub(crate) fn serialize<S: Serializer>(hashes: &[InfoHashes], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(hashes.iter().map(|hashes| One(*hashes)))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<InfoHashes>, D::Error> {
+        Ok(Vec::<One>::deserialize(deserializer)?.into_iter().map(|one| one.0).collect())
+    }
+}
+
 /// For the name of a swarm.
 pub(crate) mod swarm {
     use obt_wire::InfoHash;

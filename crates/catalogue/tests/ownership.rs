@@ -74,7 +74,7 @@ fn owner_and_version_counter_outlive_a_withdrawal() {
     ledger.replace(ALICE, "movie.mkv", 2);
     assert_eq!(
         ledger.run(withdraw("movie.mkv", None, Authority::Key(ALICE))),
-        Outcome::Withdrawn { versions: vec![1, 2] }
+        Outcome::Withdrawn { versions: vec![1, 2], contents: vec![hashes(1), hashes(2)] }
     );
     assert_eq!(ledger.catalogue.entry(&name("movie.mkv"), &Selector::Newest).unwrap(), None);
     assert_eq!(ledger.names(""), Vec::<String>::new());
@@ -91,7 +91,7 @@ fn without_its_newest_version_an_item_is_what_it_was_before() {
     ledger.replace(ALICE, "movie.mkv", 2);
     assert_eq!(
         ledger.run(withdraw("movie.mkv", Some(2), Authority::Key(ALICE))),
-        Outcome::Withdrawn { versions: vec![2] }
+        Outcome::Withdrawn { versions: vec![2], contents: vec![hashes(2)] }
     );
     let newest = ledger.catalogue.entry(&name("movie.mkv"), &Selector::Newest).unwrap().unwrap();
     assert_eq!((newest.version, newest.content.hashes), (1, hashes(1)));
@@ -105,7 +105,10 @@ fn q06_only_the_owner_and_the_operator_withdraw() {
     assert_eq!(ledger.run(withdraw("movie.mkv", None, Authority::Key(BOB))), Outcome::OwnedBy { key: ALICE });
     assert_eq!(ledger.run(withdraw("nothing", None, Authority::Key(BOB))), Outcome::NotFound);
     assert_eq!(ledger.run(withdraw("movie.mkv", Some(2), Authority::Key(ALICE))), Outcome::NotFound);
-    assert_eq!(ledger.run(withdraw("movie.mkv", None, Authority::Operator)), Outcome::Withdrawn { versions: vec![1] });
+    assert_eq!(
+        ledger.run(withdraw("movie.mkv", None, Authority::Operator)),
+        Outcome::Withdrawn { versions: vec![1], contents: vec![hashes(1)] }
+    );
     assert_eq!(ledger.run(withdraw("movie.mkv", None, Authority::Key(ALICE))), Outcome::NotFound);
 }
 

@@ -54,6 +54,10 @@ pub(crate) struct Common {
     /// Serve as tracker here, TCP and UDP; port 0 is any free one [default: port 6969, or the next free one]
     #[arg(long, global = true, value_name = "ADDR:PORT", env = "OBT_TRACKER_LISTEN", hide_env = true)]
     pub(crate) tracker_listen: Option<SocketAddr>,
+    /// Let other members of our tracker's cluster reach us here, once there are others; port 0 is any free one [default:
+    /// any free port at the tracker's address]
+    #[arg(long, global = true, value_name = "ADDR:PORT", env = "OBT_CLUSTER_LISTEN", hide_env = true)]
+    pub(crate) cluster_listen: Option<SocketAddr>,
     /// The address that others are told, where it is not the one they reached
     #[arg(long, global = true, value_name = "HOST[:PORT]", env = "OBT_ADVERTISE", hide_env = true)]
     pub(crate) advertise: Option<String>,
@@ -96,6 +100,8 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Put an existing .torrent into a tracker's catalogue
     Publish(Publish),
+    /// Make several trackers one that survives the death of some
+    Cluster(Cluster),
     /// Show the whole thing at work on this machine: a tracker, three peers and a requester
     Demo(Demo),
 }
@@ -150,8 +156,11 @@ pub(crate) struct Share {
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
     /// Publish to this tracker instead of one of our own
-    #[arg(long, value_name = "HOST:PORT", env = "OBT_TRACKER", hide_env = true)]
+    #[arg(long, value_name = "HOST:PORT", env = "OBT_TRACKER", hide_env = true, conflicts_with = "join")]
     pub(crate) tracker: Option<String>,
+    /// Make our own tracker a member of the cluster whose `obt cluster invite` printed this
+    #[arg(long, value_name = "LINE")]
+    pub(crate) join: Option<String>,
     /// The name to publish under (one PATH) [default: the path's last component]
     #[arg(long = "as", value_name = "NAME")]
     pub(crate) name: Option<String>,
@@ -173,8 +182,11 @@ pub(crate) struct Peer {
     #[arg(value_name = "DIR", default_value = ".")]
     pub(crate) folder: PathBuf,
     /// Use this tracker instead of one of our own
-    #[arg(long, value_name = "HOST:PORT", env = "OBT_TRACKER", hide_env = true)]
+    #[arg(long, value_name = "HOST:PORT", env = "OBT_TRACKER", hide_env = true, conflicts_with = "join")]
     pub(crate) tracker: Option<String>,
+    /// Make our own tracker a member of the cluster whose `obt cluster invite` printed this
+    #[arg(long, value_name = "LINE")]
+    pub(crate) join: Option<String>,
     /// With our own tracker: who may publish; remembered until it is changed [default at first: keys]
     #[arg(long, value_name = "WHO")]
     pub(crate) publish: Option<PublishPolicy>,
@@ -189,6 +201,37 @@ pub(crate) struct Tracker {
     /// Who may publish; remembered until it is changed [default at first: keys]
     #[arg(long, value_name = "WHO")]
     pub(crate) publish: Option<PublishPolicy>,
+    /// Become a member of the cluster whose `obt cluster invite` printed this
+    #[arg(long, value_name = "LINE")]
+    pub(crate) join: Option<String>,
+}
+
+/// `obt cluster`.
+#[derive(Debug, Args)]
+#[command(after_help = "It speaks with the tracker, share or peer that runs with the same --state on this machine.")]
+pub(crate) struct Cluster {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) action: ClusterAction,
+}
+
+/// `obt cluster ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterAction {
+    /// Print the line with which one more machine joins
+    Invite {
+        /// For how many minutes it is good
+        #[arg(long, value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=10_080))]
+        minutes: u64,
+    },
+    /// Show members, leader and health
+    Status,
+    /// Leave the cluster; the tracker here stops, and its copy of the catalogue is put aside
+    Leave {
+        /// Have another member leave, which does not come back
+        #[arg(long, value_name = "ID")]
+        member: Option<u64>,
+    },
 }
 
 /// `obt tracker ...`.

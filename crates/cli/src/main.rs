@@ -48,8 +48,9 @@ fn start_log(verbose: u8) {
         2 => "debug",
         _ => "trace",
     };
-    let filter = EnvFilter::try_from_env("OBT_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("warn,obt={level},obt_node={level},obt_swarm={level}")));
+    let filter = EnvFilter::try_from_env("OBT_LOG").unwrap_or_else(|_| {
+        EnvFilter::new(format!("warn,obt={level},obt_node={level},obt_cluster={level},obt_swarm={level}"))
+    });
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
 }

@@ -26,6 +26,7 @@ struct FileSettings {
     state: Option<PathBuf>,
     peer_listen: Option<SocketAddr>,
     tracker_listen: Option<SocketAddr>,
+    cluster_listen: Option<SocketAddr>,
     advertise: Option<String>,
     key_file: Option<PathBuf>,
     download_rate: Option<Rate>,
@@ -64,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) peer_listen: Listen,
     /// Where our own tracker serves.
     pub(crate) tracker_listen: Listen,
+    /// Where other members reach our own tracker.
+    pub(crate) cluster_listen: Option<SocketAddr>,
     /// What others are told instead of the address they reached.
     pub(crate) advertise: Option<String>,
     /// The key to publish with.
@@ -83,6 +86,7 @@ impl Settings {
             state: common.state.clone().or(file.state),
             peer_listen: Listen::new(common.peer_listen.or(file.peer_listen), PEER_PORT),
             tracker_listen: Listen::new(common.tracker_listen.or(file.tracker_listen), TRACKER_PORT),
+            cluster_listen: common.cluster_listen.or(file.cluster_listen),
             advertise: common.advertise.clone().or(file.advertise),
             key_file: common.key_file.clone().or(file.key_file),
             download_rate: rate(common.download_rate, file.download_rate),

@@ -1,33 +1,39 @@
 //! Being asked to stop: the first SIGINT or SIGTERM ends things in order, the second ends the process.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 
 use crate::output::Status;
 
 /// Whether the process was asked to stop.
 #[derive(Debug, Clone)]
-pub(crate) struct Stop(watch::Receiver<bool>);
+pub(crate) struct Stop(Arc<watch::Sender<bool>>);
 
 impl Stop {
     /// Starts to listen for signals.
     pub(crate) fn listen() -> std::io::Result<Self> {
-        let (tell, told) = watch::channel(false);
+        let stop = Self(Arc::new(watch::Sender::new(false)));
+        let asked = stop.clone();
         let mut signals = Signals::new()?;
         tokio::spawn(async move {
             signals.next().await;
-            let _ = tell.send(true);
+            asked.request();
             signals.next().await;
             std::process::exit(i32::from(Status::Interrupted.code()));
         });
-        Ok(Self(told))
+        Ok(stop)
     }
 
     /// Returns once the process was asked to stop.
     pub(crate) async fn requested(&self) {
-        let mut told = self.0.clone();
-        if told.wait_for(|stop| *stop).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        // Its sender is this.
+        let _ = self.0.subscribe().wait_for(|stop| *stop).await;
+    }
+
+    /// Asks the process to stop, as the first signal does.
+    pub(crate) fn request(&self) {
+        self.0.send_replace(true);
     }
 }
 

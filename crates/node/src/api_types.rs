@@ -172,6 +172,35 @@ pub struct Status {
     pub udp_port: Option<u16>,
     /// `keys` or `open`.
     pub publish: String,
+    /// All members of the tracker's cluster, itself among them.
+    #[serde(default)]
+    pub members: Vec<StatusMember>,
+    /// The id of the member that leads, if that is known.
+    #[serde(default)]
+    pub leader: Option<String>,
+    /// Counts elections.
+    #[serde(default)]
+    pub term: u64,
+    /// How old what it says of names may be, milliseconds; absent where no leader was heard since its start.
+    #[serde(default)]
+    pub as_of_ms: Option<u64>,
+    /// Whether names can be changed, as far as this member knows.
+    #[serde(default)]
+    pub writable: bool,
+    /// What an operator should know.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// A member of a tracker's cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusMember {
+    /// Which: digits, more than numbers in JavaScript have.
+    pub id: String,
+    /// `HOST:PORT` of its tracker, TCP and UDP.
+    pub address: String,
+    /// `leader`, `voter` or `learner`.
+    pub role: String,
 }
 
 /// What every failed request is answered with.

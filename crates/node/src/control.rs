@@ -1,4 +1,5 @@
-//! How one process asks the daemon of the same state folder to share something more: a local socket, one JSON line each
+//! How one process asks the daemon of the same state folder for something: to share a path, to admit a key, who is in the
+//! cluster. A local socket, one JSON line each
 //! way. The socket lies in the state folder, which only its owner can enter; that is its access control.
 
 use std::io;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::api_types::Item;
+use crate::server::ClusterStatus;
 use crate::sharer::How;
 
 /// Longest line, bytes: 4,096 bytes of path, escaped, and room for the rest.
@@ -29,6 +31,30 @@ pub enum ControlRequest {
         /// What a new torrent is made for: `v1`, `v2` or `hybrid`.
         protocol: String,
     },
+    /// Let a key publish.
+    AddKey {
+        /// 64 digits.
+        key: String,
+        /// For people.
+        label: String,
+    },
+    /// Let a key publish no longer.
+    RevokeKey {
+        /// The key, or its first 8 or more digits.
+        prefix: String,
+    },
+    /// Show the cluster.
+    ClusterStatus,
+    /// Make a line with which one more machine joins.
+    ClusterInvite {
+        /// How long it is good.
+        seconds: u64,
+    },
+    /// Have a member leave.
+    ClusterLeave {
+        /// Which; None is the one that is asked.
+        member: Option<u64>,
+    },
 }
 
 /// What the daemon answers.
@@ -44,7 +70,26 @@ pub enum ControlReply {
         /// `HOST:PORT` of the tracker.
         tracker: String,
     },
-    /// It is not.
+    /// It is done, and there is nothing to say.
+    Done,
+    /// The key that is meant; it is done.
+    Key {
+        /// 64 digits.
+        key: String,
+    },
+    /// The cluster.
+    ClusterStatus {
+        /// As this member sees it.
+        status: Box<ClusterStatus>,
+    },
+    /// Somebody may join.
+    Invited {
+        /// For `--join`.
+        line: String,
+    },
+    /// This tracker is a member no more, and stops.
+    Left,
+    /// It is not done.
     Refused {
         /// One sentence.
         message: String,
@@ -103,13 +148,13 @@ mod unix {
             Ok(Self { listener, path: path.to_owned() })
         }
 
-        /// Answers requests until it is dropped.
-        pub async fn serve<F, Answer>(self, answer: F)
+        /// Answers requests until it is dropped; `answered` hears of each answer once it has been sent.
+        pub async fn serve<F, Answer>(self, answer: F, answered: impl Fn(&ControlReply) + Send + Sync + 'static)
         where
             F: Fn(ControlRequest) -> Answer + Send + Sync + 'static,
             Answer: Future<Output = ControlReply> + Send,
         {
-            let answer = Arc::new(answer);
+            let both = Arc::new((answer, answered));
             let mut requests = JoinSet::new();
             loop {
                 while requests.len() >= REQUESTS {
@@ -119,10 +164,12 @@ mod unix {
                     tokio::time::sleep(crate::limits::ACCEPT_PAUSE).await;
                     continue;
                 };
-                let answer = Arc::clone(&answer);
+                let both = Arc::clone(&both);
                 requests.spawn(async move {
-                    if let Err(error) = answer_one(stream, &*answer).await {
-                        tracing::debug!(%error, "a request over the control socket failed");
+                    let (answer, answered) = &*both;
+                    match answer_one(stream, answer).await {
+                        Ok(reply) => answered(&reply),
+                        Err(error) => tracing::debug!(%error, "a request over the control socket failed"),
                     }
                 });
             }
@@ -135,7 +182,7 @@ mod unix {
         }
     }
 
-    async fn answer_one<F, Answer>(stream: UnixStream, answer: &F) -> io::Result<()>
+    async fn answer_one<F, Answer>(stream: UnixStream, answer: &F) -> io::Result<ControlReply>
     where
         F: Fn(ControlRequest) -> Answer,
         Answer: Future<Output = ControlReply>,
@@ -148,7 +195,8 @@ mod unix {
         };
         let mut line = serde_json::to_vec(&reply)?;
         line.push(b'\n');
-        stream.get_mut().write_all(&line).await
+        stream.get_mut().write_all(&line).await?;
+        Ok(reply)
     }
 
     async fn read_line(stream: &mut BufReader<UnixStream>) -> io::Result<String> {
@@ -182,10 +230,11 @@ mod unix {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("control.sock");
             let server = ControlServer::bind(&path).unwrap();
-            let task = tokio::spawn(server.serve(|request| async move {
-                let ControlRequest::Share { name, .. } = request;
+            let answer = |request| async move {
+                let ControlRequest::Share { name, .. } = request else { panic!("{request:?}") };
                 ControlReply::Refused { message: format!("no {name}"), hint: None }
-            }));
+            };
+            let task = tokio::spawn(server.serve(answer, |_| ()));
             let request = ControlRequest::Share {
                 path: "/x".into(),
                 name: "x".into(),

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use obt_catalogue::signing::{KeyError, Keypair, PublicKey};
 use obt_catalogue::{Catalogue, CatalogueError, Command, CommandId, Envelope, Outcome, Reader};
 pub use obt_catalogue::{KeyRecord, Standing};
+use obt_cluster::state::Position;
 use thiserror::Error;
 
 use crate::state::{StateError, StateFolder, read_private, write_private};
@@ -36,6 +37,12 @@ pub enum KeyringError {
     /// The catalogue refused.
     #[error("the catalogue did not take it")]
     Refused,
+    /// What it says of its cluster cannot be read.
+    #[error("the catalogue cannot be used: {0}")]
+    Position(String),
+    /// A change needs a majority.
+    #[error("this tracker is one of {0} members of a cluster, and does not run")]
+    OneOf(usize),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random,
@@ -55,8 +62,10 @@ pub fn read_key(path: &Path) -> Result<Keypair, KeyringError> {
 /// # Errors
 /// [`KeyringError::Catalogue`].
 pub fn list(state: &StateFolder) -> Result<Vec<KeyRecord>, KeyringError> {
-    // Opening for writing makes the file where no tracker has run yet.
-    Catalogue::open(&state.catalogue())?;
+    if !state.catalogue().exists() {
+        // No tracker has run here yet.
+        Catalogue::open(&state.catalogue())?;
+    }
     Ok(Reader::open(&state.catalogue())?.keys()?)
 }
 
@@ -81,17 +90,22 @@ pub fn add(state: &StateFolder, key: PublicKey, label: &str) -> Result<(), Keyri
 /// # Errors
 /// See [`KeyringError`].
 pub fn revoke(state: &StateFolder, prefix: &str) -> Result<PublicKey, KeyringError> {
+    let key = one_key(&list(state)?, prefix)?;
+    apply(state, Command::RevokeKey { key })?;
+    Ok(key)
+}
+
+/// The one key that begins so.
+pub(crate) fn one_key(keys: &[KeyRecord], prefix: &str) -> Result<PublicKey, KeyringError> {
     if prefix.len() < PREFIX_DIGITS {
         return Err(KeyringError::Short(prefix.to_owned()));
     }
     let wanted = prefix.to_ascii_lowercase();
-    let keys = list(state)?;
     let found: Vec<PublicKey> =
         keys.iter().map(|record| record.key).filter(|key| key.to_string().starts_with(&wanted)).collect();
     let [key] = found[..] else {
         return Err(KeyringError::NotOne(prefix.to_owned(), found.len()));
     };
-    apply(state, Command::RevokeKey { key })?;
     Ok(key)
 }
 
@@ -108,7 +122,14 @@ fn apply(state: &StateFolder, command: Command) -> Result<(), KeyringError> {
     getrandom::fill(&mut id).map_err(|_| KeyringError::Random)?;
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+    // Whoever runs with this state is asked instead: a change behind its back would stop it.
+    let _lock = state.lock()?;
     let mut catalogue = Catalogue::open(&state.catalogue())?;
+    let position = Position::decode(&catalogue.applied()?.position).map_err(KeyringError::Position)?;
+    let members = position.membership.nodes().count();
+    if members > 1 {
+        return Err(KeyringError::OneOf(members));
+    }
     let outcomes = catalogue.apply(&[Envelope::new(CommandId(id), time_ms, command)])?;
     if outcomes == [Outcome::Done] { Ok(()) } else { Err(KeyringError::Refused) }
 }

@@ -94,6 +94,43 @@ impl StateFolder {
         self.path.join("catalogue.sqlite")
     }
 
+    /// The log of the cluster that the tracker here belongs to.
+    #[must_use]
+    pub fn cluster_log(&self) -> PathBuf {
+        self.path.join("raft.db")
+    }
+
+    /// What the tracker here proves to other members.
+    #[must_use]
+    pub fn member_key(&self) -> PathBuf {
+        self.path.join("member.key")
+    }
+
+    /// Makes room for another tracker: what the last one was is kept in `left`, in place of what was there.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn set_tracker_aside(&self) -> Result<(), StateError> {
+        let aside = self.path.join("left");
+        match fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StateError::io(&aside)(error)),
+            _ => fs::create_dir(&aside).map_err(StateError::io(&aside))?,
+        }
+        // The log last: without a catalogue a log is an error, so a crash in between is one that says so.
+        for file in [self.member_key(), self.catalogue(), self.cluster_log()] {
+            for suffix in ["-wal", "-shm", ""] {
+                let mut name = file.file_name().unwrap_or_default().to_owned();
+                name.push(suffix);
+                let from = self.path.join(&name);
+                match fs::rename(&from, aside.join(&name)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StateError::io(&from)(error)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Data of others that this node fetched to pass on (`/files`, `--stdout`); may be deleted at any time.
     #[must_use]
     pub fn cache(&self) -> PathBuf {

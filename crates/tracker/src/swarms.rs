@@ -182,6 +182,12 @@ pub fn unpin(shards: &mut impl Shards, hash: &InfoHash, now: Instant) {
     on_swarm(shards, hash, |shard, _, hash| shard.unpin(hash, now));
 }
 
+/// All swarms that are held by [`pin`]. Walks all of them.
+pub fn pinned(shards: &mut impl Shards) -> Vec<InfoHash> {
+    let places = shards.shared().places();
+    places.flat_map(|place| shards.visit(place, |shard, _| shard.pinned())).collect()
+}
+
 /// Makes the two info-hashes of a hybrid one swarm: `second`, the truncated v2 one, becomes another name of `first`.
 pub fn link(shards: &mut impl Shards, first: &InfoHash, second: &InfoHash, now: Instant) {
     let first = on_swarm(shards, first, |_, _, first| first);

@@ -5,25 +5,24 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use obt_node::api_types::Item;
-use obt_node::control::{ControlReply, ControlRequest};
 use obt_node::files::NodeFiles;
-use obt_node::hash::{MakeOptions, Watch};
 use obt_node::names::Name;
 use obt_node::node::Node;
 use obt_node::server::TrackerServer;
-use obt_node::sharer::{How, ShareRequest, Shared, Sharer};
+use obt_node::sharer::{How, Shared, Sharer};
 use obt_node::state::{StateFolder, StateLock};
-use obt_node::tracker_client::{Replace, TrackerAddress, TrackerClient};
-use obt_wire::metainfo::Version;
+use obt_node::tracker_client::{TrackerAddress, TrackerClient};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::args::PublishPolicy;
+use crate::commands::control::{self, Controlled, Serving};
 use crate::commands::publish::quoted;
 use crate::commands::service::{publishing_key, start_node, start_tracker, tracker_address};
 use crate::output::{Output, plain};
 use crate::quantity::show_bytes;
 use crate::settings::Settings;
+use crate::stop::Stop;
 
 /// A process that serves until it is stopped.
 pub(crate) struct Daemon {
@@ -43,6 +42,7 @@ impl Daemon {
     pub(crate) async fn start(
         tracker: Option<&str>,
         publish: Option<PublishPolicy>,
+        join: Option<&str>,
         settings: &Settings,
         state: StateFolder,
         lock: StateLock,
@@ -53,7 +53,7 @@ impl Daemon {
             Some(address) => (address.clone(), address, publishing_key(settings, &state)?, None),
             None => {
                 let files = Arc::new(NodeFiles::new(node.clone(), state.cache()));
-                let server = start_tracker(settings, &state, publish, files.clone()).await?;
+                let server = start_tracker(settings, &state, publish, join, files.clone()).await?;
                 let key = server.publisher().clone();
                 let local = local_address(&server)?;
                 files.fetch_through(local.clone());
@@ -64,65 +64,21 @@ impl Daemon {
         Ok(Self { node, sharer, public, state, tracker, _lock: lock })
     }
 
-    /// Leaves the swarms, then stops the tracker, which has heard of it by then.
-    pub(crate) async fn stop(self) {
+    /// Leaves the swarms, then stops the tracker, which has heard of it by then. Requests of other processes are answered
+    /// until the end.
+    pub(crate) async fn stop(self, control: Option<Serving>) -> anyhow::Result<()> {
         self.node.shutdown().await;
         if let Some(tracker) = self.tracker {
             tracker.shutdown().await;
         }
+        Ok(control.map_or(Ok(()), |control| control.end(&self.state))?)
     }
 
-    /// Takes paths to share from other processes, until the result is dropped.
-    #[cfg(unix)]
-    pub(crate) fn serve_control(&self) -> Option<Serving> {
-        let server = match obt_node::control::ControlServer::bind(&self.state.control_socket()) {
-            Ok(server) => server,
-            Err(error) => {
-                tracing::warn!(%error, "no control socket: a second `share` with this state is refused");
-                return None;
-            }
-        };
-        let (sharer, public) = (self.sharer.clone(), self.public.to_string());
-        let task = tokio::spawn(server.serve(move |request| answer(sharer.clone(), public.clone(), request)));
-        Some(Serving(task))
-    }
-
-    /// Takes no paths from other processes: that needs a Unix socket.
-    #[cfg(not(unix))]
-    pub(crate) fn serve_control(&self) -> Option<Serving> {
-        None
-    }
-}
-
-/// Ends what it serves when it is dropped.
-pub(crate) struct Serving(tokio::task::JoinHandle<()>);
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn answer(sharer: Sharer, tracker: String, request: ControlRequest) -> ControlReply {
-    let ControlRequest::Share { path, name, replace, protocol } = request;
-    let refused = |message: String, hint: Option<String>| ControlReply::Refused { message, hint };
-    let name = match Name::parse(&name) {
-        Ok(name) => name,
-        Err(error) => return refused(error.to_string(), None),
-    };
-    let replace = if replace { Replace::Yes } else { Replace::No };
-    let version = match protocol.as_str() {
-        "v1" => Version::V1,
-        "v2" => Version::V2,
-        _ => Version::Hybrid,
-    };
-    let options = MakeOptions { version, piece_length: None };
-    match sharer.share(&ShareRequest { path, name, replace, options }, Arc::new(Watch::default())).await {
-        Ok(shared) => {
-            shared.until_known_to_tracker().await;
-            ControlReply::Shared { how: shared.how, item: Box::new(shared.full_item()), tracker }
-        }
-        Err(error) => refused(error.to_string(), error.hint()),
+    /// Takes requests of other processes, until the result is dropped.
+    pub(crate) fn serve_control(&self, stop: &Stop) -> Option<Serving> {
+        let share = Some((self.sharer.clone(), self.public.to_string()));
+        let operator = self.tracker.as_ref().map(TrackerServer::operator);
+        control::serve(&self.state, Controlled { share, operator }, stop)
     }
 }
 
@@ -157,7 +113,7 @@ pub(crate) fn public_address(server: &TrackerServer, settings: &Settings) -> any
 
 /// The address that this machine has towards others: that of the route outward, or in a network without one that of an
 /// interface.
-fn outward_address() -> IpAddr {
+pub(crate) fn outward_address() -> IpAddr {
     let interfaces = || if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|interface| interface.ip());
     route_outward().or_else(|| reachable(interfaces())).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }

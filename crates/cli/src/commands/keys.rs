@@ -3,20 +3,22 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use obt_node::keyring::{self, KeyRecord, Standing};
+use obt_node::control::{ControlReply, ControlRequest};
+use obt_node::keyring::{self, KeyRecord, KeyringError, Standing};
 use obt_node::signing::PublicKey;
-use obt_node::state::StateFolder;
+use obt_node::state::{StateError, StateFolder};
 use serde_json::json;
 
 use crate::args::KeyAction;
-use crate::output::{Output, Status, plain};
+use crate::commands::control::ask;
+use crate::output::{Output, Status, Told, plain};
 
 pub(crate) async fn run(action: KeyAction, state: &StateFolder, output: Output) -> anyhow::Result<Status> {
     match action {
-        KeyAction::Add { key, label } => add(&key, &label, state, output)?,
+        KeyAction::Add { key, label } => add(&key, &label, state, output).await?,
         KeyAction::Revoke { key } => {
-            let key = keyring::revoke(state, &key)?;
-            tell(output, &key.to_string(), "may publish no longer; its names stay its own")?;
+            let key = revoke(state, key).await?;
+            tell(output, &key, "may publish no longer; its names stay its own")?;
         }
         KeyAction::List => list(&keyring::list(state)?, output)?,
     }
@@ -24,17 +26,52 @@ pub(crate) async fn run(action: KeyAction, state: &StateFolder, output: Output) 
 }
 
 /// Admits a public key as its publisher was shown it, or the key in a file, made if need be.
-fn add(key: &OsStr, label: &str, state: &StateFolder, output: Output) -> anyhow::Result<()> {
+async fn add(key: &OsStr, label: &str, state: &StateFolder, output: Output) -> anyhow::Result<()> {
     if let Some(public) = key.to_str().and_then(|text| text.parse::<PublicKey>().ok()) {
-        keyring::add(state, public, label)?;
+        admit(state, public, label).await?;
         return tell(output, &public.to_string(), "may publish now");
     }
     let file = Path::new(key);
     let public = keyring::read_or_make_key(file)?.public();
-    keyring::add(state, public, label)?;
+    admit(state, public, label).await?;
     tell(output, &public.to_string(), "may publish now")?;
     output.talk(format_args!("give {} to whoever publishes; they use it with --key-file", file.display()));
     Ok(())
+}
+
+async fn admit(state: &StateFolder, key: PublicKey, label: &str) -> anyhow::Result<()> {
+    match keyring::add(state, key, label) {
+        Err(KeyringError::State(in_use @ StateError::InUse { .. })) => {
+            let request = ControlRequest::AddKey { key: key.to_string(), label: label.to_owned() };
+            ask_running(state, &request, in_use).await.map(|_| ())
+        }
+        done => Ok(done?),
+    }
+}
+
+async fn revoke(state: &StateFolder, prefix: String) -> anyhow::Result<String> {
+    match keyring::revoke(state, &prefix) {
+        Err(KeyringError::State(in_use @ StateError::InUse { .. })) => {
+            match ask_running(state, &ControlRequest::RevokeKey { prefix }, in_use).await? {
+                ControlReply::Key { key } => Ok(key),
+                _ => Err(Told::failed("the obt that runs with this state answered something else").into()),
+            }
+        }
+        done => Ok(done?.to_string()),
+    }
+}
+
+/// The tracker that runs makes the change: one behind its back would stop it.
+async fn ask_running(
+    state: &StateFolder,
+    request: &ControlRequest,
+    in_use: StateError,
+) -> anyhow::Result<ControlReply> {
+    let reply = ask(&state.control_socket(), request).await;
+    match reply.map_err(|error| Told::failed(format!("{in_use}, and {error}")))? {
+        ControlReply::Refused { message, hint } => Err(Told::failed(message).hint_if(hint).into()),
+        reply => Ok(reply),
+    }
 }
 
 fn tell(output: Output, key: &str, what: &str) -> anyhow::Result<()> {

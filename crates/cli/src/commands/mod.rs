@@ -1,5 +1,7 @@
 //! One file a command: what was typed -> what it means -> run.
 
+mod cluster;
+mod control;
 mod create;
 mod daemon;
 mod demo;
@@ -50,6 +52,7 @@ pub(crate) async fn run(
         Command::Create(args) => create::run(args, output, stop).await,
         Command::Inspect(args) => inspect::run(args, output),
         Command::Verify(args) => verify::run(args, output, stop).await,
+        Command::Cluster(args) => cluster::run(args, settings, output).await,
         Command::Publish(args) => publish::run(args, settings, output).await,
         Command::Demo(args) => demo::run(args, settings, output, stop).await,
     }

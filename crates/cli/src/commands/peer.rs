@@ -34,17 +34,18 @@ pub(crate) async fn run(args: Peer, settings: &Settings, output: Output, stop: S
     let state = StateFolder::open(&settings.state()?)?;
     state.check_apart(&args.folder)?;
     let lock = state.lock()?;
-    let daemon = Daemon::start(args.tracker.as_deref(), args.publish, settings, state, lock).await?;
+    let daemon =
+        Daemon::start(args.tracker.as_deref(), args.publish, args.join.as_deref(), settings, state, lock).await?;
+    let control = daemon.serve_control(&stop);
     announce_listening(&daemon, output)?;
-    let control = daemon.serve_control();
     let mut items = Items { daemon: &daemon, served: BTreeMap::new(), watch: FolderWatch::default(), output };
     tokio::select! {
         () = stop.requested() => {}
         watched = items.watch(&args.folder) => watched?,
         () = ask(&daemon, &args.folder, output, &stop) => {}
     }
-    drop(control);
-    daemon.stop().await;
+    drop(items);
+    daemon.stop(control).await?;
     Ok(Status::Done)
 }
 

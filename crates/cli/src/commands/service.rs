@@ -6,12 +6,15 @@ use obt_node::config::{NodeConfig, PeerListen, PeerPort};
 use obt_node::keyring::{read_key, read_or_make_key};
 use obt_node::node::Node;
 use obt_node::requester::ResolveError;
-use obt_node::server::{FileSource, ParseAdvertiseError, TrackerConfig, TrackerListen, TrackerPort, TrackerServer};
+use obt_node::server::{
+    FileSource, ParseAdvertiseError, StartError, TrackerConfig, TrackerListen, TrackerPort, TrackerServer,
+};
 use obt_node::signing::Keypair;
 use obt_node::state::StateFolder;
 use obt_node::tracker_client::{TrackerAddress, TrackerClient, TrackerError};
 
 use crate::args::{self, PublishPolicy};
+use crate::commands::daemon::outward_address;
 use crate::output::Told;
 use crate::settings::Settings;
 
@@ -72,6 +75,7 @@ pub(crate) async fn start_tracker(
     settings: &Settings,
     state: &StateFolder,
     publish: Option<PublishPolicy>,
+    join: Option<&str>,
     files: Arc<dyn FileSource>,
 ) -> anyhow::Result<TrackerServer> {
     let listen = settings.tracker_listen;
@@ -85,10 +89,16 @@ pub(crate) async fn start_tracker(
         PublishPolicy::Open => obt_node::server::PublishPolicy::Open,
     });
     config.files = Some(files);
+    config.cluster.listen = settings.cluster_listen;
+    config.cluster.join = join.map(str::to_owned);
+    // An address that was named is the one to be told; of all of them, the one that others have a route to.
+    config.cluster.host = config.listen.addr.is_none().then(|| outward_address().to_string());
     let hint = "`--tracker-listen ADDR:PORT` chooses another place, port 0 any free one";
-    TrackerServer::start(config)
-        .await
-        .map_err(|error| anyhow::Error::new(error).context(Told::failed("the tracker cannot start").hint(hint)))
+    TrackerServer::start(config).await.map_err(|error| {
+        let told = Told::failed("the tracker cannot start");
+        let told = if matches!(error, StartError::Listen { .. }) { told.hint(hint) } else { told };
+        anyhow::Error::new(error).context(told)
+    })
 }
 
 /// The key to publish with: the one that the user named, or this machine's own.

@@ -11,6 +11,7 @@ use obt_node::state::{StateError, StateFolder};
 use obt_node::tracker_client::{Replace, TrackerAddress};
 
 use crate::args::Share;
+use crate::commands::control::ask;
 use crate::commands::create::{own_name, version};
 use crate::commands::daemon::{Daemon, announce_listening, announce_shared};
 use crate::commands::hashing::watched;
@@ -28,15 +29,16 @@ pub(crate) async fn run(args: Share, settings: &Settings, output: Output, stop: 
         Err(in_use @ StateError::InUse { .. }) => return hand_over(&state, &requests, in_use, output).await,
         Err(error) => return Err(error.into()),
     };
-    let daemon = Daemon::start(args.tracker.as_deref(), args.publish, settings, state, lock).await?;
+    let daemon =
+        Daemon::start(args.tracker.as_deref(), args.publish, args.join.as_deref(), settings, state, lock).await?;
+    let control = daemon.serve_control(&stop);
     announce_listening(&daemon, output)?;
     let status = serve(&daemon, &requests, output, &stop).await;
-    daemon.stop().await;
+    daemon.stop(control).await?;
     status
 }
 
 async fn serve(daemon: &Daemon, requests: &[ShareRequest], output: Output, stop: &Stop) -> anyhow::Result<Status> {
-    let control = daemon.serve_control();
     // Told in their order, as soon as the line that is told finds a holder.
     let mut untold = VecDeque::new();
     for request in requests {
@@ -54,7 +56,6 @@ async fn serve(daemon: &Daemon, requests: &[ShareRequest], output: Output, stop:
     }
     output.talk("serving; Ctrl-C stops");
     stop.requested().await;
-    drop(control);
     Ok(Status::Done)
 }
 
@@ -117,19 +118,10 @@ async fn hand_over(
                 output.talk(format_args!("handed to the obt that runs already ({})", path.display()));
                 crate::commands::daemon::announce_item(&item, how, &tracker, output)?;
             }
+            _ => return Err(Told::failed("the obt that runs with this state answered something else").into()),
         }
     }
     Ok(Status::Done)
-}
-
-#[cfg(unix)]
-async fn ask(socket: &Path, request: &ControlRequest) -> Result<ControlReply, String> {
-    obt_node::control::ask(socket, request).await.map_err(|error| error.to_string())
-}
-
-#[cfg(not(unix))]
-async fn ask(_: &Path, _: &ControlRequest) -> Result<ControlReply, String> {
-    Err("handing paths over needs a Unix socket".into())
 }
 
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {

@@ -1,29 +1,28 @@
-//! The catalogue's file on threads of its own: one that writes, a few that read.
-//!
-//! Commands that come in while the disk is busy become one transaction, so many publishers share a sync.
+//! The catalogue, for tasks: changes go through the cluster's log, questions to a few readers of the local file.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use bytes::Bytes;
-use obt_catalogue::{Catalogue, CatalogueError, Command, CommandId, Envelope, Outcome, Reader};
+use obt_catalogue::{BlobHash, Catalogue, CatalogueError, Command, CommandId, Outcome, Reader};
+use obt_cluster::{Cluster, ClusterFailure};
 use thiserror::Error;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
-use super::clock::now_ms;
+use super::changes::Changes;
+use super::limits;
 
-/// Commands that wait for the writer; whoever sends one more waits.
-const QUEUE: usize = 256;
-/// Commands in one transaction: more would make the first of them wait for long.
-const BATCH: usize = 64;
 /// Readers at once. Each question takes about a millisecond.
 const READERS: usize = 4;
 
 /// Why the catalogue did not answer.
 #[derive(Debug, Clone, Error)]
 pub(super) enum CatalogueFailure {
-    /// Its file failed. Every command of a batch hears of it.
+    /// The cluster did not take the change.
+    #[error(transparent)]
+    Cluster(#[from] ClusterFailure),
+    /// Its file failed.
     #[error(transparent)]
     File(Arc<CatalogueError>),
     /// The server is stopping.
@@ -37,18 +36,11 @@ impl From<CatalogueError> for CatalogueFailure {
     }
 }
 
-type Answer = oneshot::Sender<Result<Outcome, CatalogueFailure>>;
-type Work = Box<dyn FnOnce(&mut Catalogue) + Send>;
-
-enum Job {
-    Apply { envelope: Box<Envelope>, blob: Option<Bytes>, answer: Answer },
-    Work(Work),
-}
-
-/// The catalogue, for tasks. Cheap to clone; when the last clone is dropped, the writer ends.
+/// The catalogue, for tasks. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct CatalogueTasks {
-    jobs: mpsc::Sender<Job>,
+    cluster: Cluster,
+    changes: Changes,
     readers: Arc<Readers>,
 }
 
@@ -58,31 +50,29 @@ struct Readers {
 }
 
 impl CatalogueTasks {
-    /// Opens the file and starts its threads. Blocks.
-    pub(super) fn open(path: &Path) -> Result<Self, CatalogueError> {
-        let catalogue = Catalogue::open(path)?;
+    /// Reads the file at `path`, which `cluster` changes and tells `changes` of. Blocks.
+    pub(super) fn new(cluster: Cluster, changes: Changes, path: &Path) -> Result<Self, CatalogueError> {
         let idle = (0..READERS).map(|_| Reader::open(path)).collect::<Result<Vec<_>, _>>()?;
-        let (jobs, queue) = mpsc::channel(QUEUE);
-        thread::Builder::new()
-            .name("catalogue".to_owned())
-            .spawn(move || write(catalogue, queue))
-            .map_err(|_| CatalogueError::Damaged("its thread cannot be started"))?;
         let readers = Readers { idle: Mutex::new(idle), permits: Semaphore::new(READERS) };
-        Ok(Self { jobs, readers: Arc::new(readers) })
+        Ok(Self { cluster, changes, readers: Arc::new(readers) })
     }
 
-    /// Applies a command; durable when this returns. The blob it names goes first.
+    /// Has a command applied; durable on a majority when this returns, and to be seen here. The blob it names goes first.
     pub(super) async fn apply(
         &self,
         id: CommandId,
         command: Command,
         blob: Option<Bytes>,
     ) -> Result<Outcome, CatalogueFailure> {
-        let (answer, outcome) = oneshot::channel();
-        let envelope = Box::new(Envelope::new(id, now_ms(), command));
-        let job = Job::Apply { envelope, blob, answer };
-        self.jobs.send(job).await.map_err(|_| CatalogueFailure::Closed)?;
-        outcome.await.map_err(|_| CatalogueFailure::Closed)?
+        let seen = self.changes.expect(id);
+        let outcome = match self.cluster.propose(id, command.clone(), blob.clone()).await {
+            // The same id: it is applied once, however often it is asked for.
+            Err(ClusterFailure::Unknown) => self.cluster.propose(id, command, blob).await?,
+            known => known?,
+        };
+        // This member may be behind the one that answered; where it stays so, what was asked for is done anyway.
+        let _ = timeout(limits::OWN_TURN, seen.wait()).await;
+        Ok(outcome)
     }
 
     /// Applies a command of the tracker itself, under an id that nobody repeats.
@@ -92,17 +82,22 @@ impl CatalogueTasks {
         self.apply(CommandId(id), command, None).await
     }
 
-    /// Lets the writer do something else with the catalogue.
+    /// Lets the catalogue's thread do something that is no command.
     pub(super) async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Catalogue) -> Result<T, CatalogueError> + Send + 'static,
     ) -> Result<T, CatalogueFailure> {
-        let (answer, done) = oneshot::channel();
-        let job = Job::Work(Box::new(move |catalogue| {
-            let _ = answer.send(work(catalogue));
-        }));
-        self.jobs.send(job).await.map_err(|_| CatalogueFailure::Closed)?;
-        Ok(done.await.map_err(|_| CatalogueFailure::Closed)??)
+        Ok(self.cluster.work(work).await.ok_or(CatalogueFailure::Closed)??)
+    }
+
+    /// A .torrent that other members have, if it has not come here yet.
+    pub(super) async fn fetch_blob(&self, hash: BlobHash) -> Option<Bytes> {
+        self.cluster.fetch_blob(hash).await
+    }
+
+    /// The member that changes it.
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     /// Asks the catalogue something.
@@ -144,63 +139,21 @@ impl Drop for Home {
     }
 }
 
-fn write(mut catalogue: Catalogue, mut queue: mpsc::Receiver<Job>) {
-    let mut jobs = Vec::with_capacity(BATCH);
-    while queue.blocking_recv_many(&mut jobs, BATCH) > 0 {
-        let mut batch = Vec::new();
-        for job in jobs.drain(..) {
-            match job {
-                Job::Apply { envelope, blob, answer } => batch.push((envelope, blob, answer)),
-                Job::Work(work) => {
-                    apply(&mut catalogue, std::mem::take(&mut batch));
-                    work(&mut catalogue);
-                }
-            }
-        }
-        apply(&mut catalogue, batch);
-    }
-}
-
-fn apply(catalogue: &mut Catalogue, batch: Vec<(Box<Envelope>, Option<Bytes>, Answer)>) {
-    if batch.is_empty() {
-        return;
-    }
-    let mut envelopes = Vec::with_capacity(batch.len());
-    let mut blobs = Vec::new();
-    let mut answers = Vec::with_capacity(batch.len());
-    for (envelope, blob, answer) in batch {
-        envelopes.push(*envelope);
-        blobs.extend(blob);
-        answers.push(answer);
-    }
-    let stored =
-        if blobs.is_empty() { Ok(()) } else { catalogue.put_blobs(blobs.iter().map(|blob| &blob[..]), now_ms()) };
-    match stored.and_then(|()| catalogue.apply(&envelopes)) {
-        Ok(outcomes) => {
-            for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                let _ = answer.send(Ok(outcome));
-            }
-        }
-        Err(error) => {
-            tracing::error!(%error, "the catalogue cannot be written");
-            let failure = CatalogueFailure::from(error);
-            for answer in answers {
-                let _ = answer.send(Err(failure.clone()));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use obt_catalogue::PublishPolicy;
-
+    use super::super::changes;
+    use super::super::membership::test_member;
     use super::*;
 
     #[tokio::test]
     async fn what_was_applied_is_read_and_readers_come_home() {
+        use obt_catalogue::PublishPolicy;
+
         let folder = tempfile::tempdir().unwrap();
-        let catalogue = CatalogueTasks::open(&folder.path().join("catalogue")).unwrap();
+        let path = folder.path().join("catalogue");
+        let (changes, _told) = changes::queue();
+        let linked = test_member(&path, &changes).await;
+        let catalogue = CatalogueTasks::new(linked.cluster.clone(), changes, &path).unwrap();
         let open = Command::SetPublishPolicy { policy: PublishPolicy::Open };
         assert_eq!(catalogue.apply_own(open).await.unwrap(), Outcome::Done);
         for _ in 0..3 * READERS {
@@ -210,5 +163,6 @@ mod tests {
         let refused: Result<(), CatalogueError> = catalogue.read(|_| Err(CatalogueError::NotCatalogue)).await;
         assert!(refused.is_err());
         assert_eq!(catalogue.readers.lock().len(), READERS);
+        linked.stop().await;
     }
 }

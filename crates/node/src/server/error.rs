@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use obt_catalogue::signing::{PublicKey, SignatureError};
 use obt_catalogue::{CatalogueError, Denial, Name, NameError, QueryError, TooFast};
+use obt_cluster::ClusterFailure;
 
 use super::catalogue::CatalogueFailure;
 use crate::api_types::{ErrorBody, ErrorDetail};
@@ -145,7 +146,28 @@ impl From<CatalogueError> for ApiError {
 
 impl From<CatalogueFailure> for ApiError {
     fn from(error: CatalogueFailure) -> Self {
-        Self::internal(&error)
+        match error {
+            CatalogueFailure::Cluster(failure) => failure.into(),
+            CatalogueFailure::File(_) | CatalogueFailure::Closed => Self::internal(&error),
+        }
+    }
+}
+
+impl From<ClusterFailure> for ApiError {
+    fn from(failure: ClusterFailure) -> Self {
+        let message = failure.to_string();
+        match failure {
+            ClusterFailure::NoLeader
+            | ClusterFailure::NoQuorum
+            | ClusterFailure::Unknown
+            | ClusterFailure::Stopping => {
+                let refused = Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_majority", message)
+                    .hint("names can still be read; `obt cluster status` on a member's machine says who is missing");
+                Self { retry_after: Some(2), ..refused }
+            }
+            ClusterFailure::TooLarge => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message),
+            ClusterFailure::Refused(_) => Self::bad_request(message),
+        }
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::Instant;
 use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Query, State};
+use axum::extract::{Extension, Query, Request, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, HeaderName, Uri};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use obt_catalogue::{
     CatalogueError, Entry, LastHolder, Layout, Name, NameArgument, QueryError, Reader, Resolved, Selector,
@@ -27,6 +28,9 @@ use super::{limits, paths};
 use crate::api_types::{Item, ItemFile, ItemPage, ItemVersion, LastHeld, Names};
 use crate::limits::LOOK_UP_NAMES;
 
+/// How old an answer may be, milliseconds: since when nothing was heard of the cluster's leader.
+const AS_OF: HeaderName = HeaderName::from_static("obt-as-of");
+
 /// The query of a list.
 #[derive(Debug, Deserialize)]
 pub(super) struct ListQuery {
@@ -35,6 +39,20 @@ pub(super) struct ListQuery {
     cursor: Option<String>,
     #[serde(default = "default_limit")]
     limit: u32,
+    #[serde(default)]
+    consistent: Consistent,
+}
+
+/// Whether an answer may be as old as this member's copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+enum Consistent {
+    /// As old as `Obt-As-Of` says.
+    #[default]
+    #[serde(rename = "0")]
+    No,
+    /// It has everything that was acknowledged anywhere before the request.
+    #[serde(rename = "1")]
+    Yes,
 }
 
 fn default_limit() -> u32 {
@@ -46,7 +64,9 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<ItemPage>, ApiError> {
-    let Query(ListQuery { q, cursor, limit }) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let Query(ListQuery { q, cursor, limit, consistent }) =
+        query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    app.be_consistent(consistent).await?;
     let search = move |reader: &Reader| -> Result<_, QueryError> {
         let page = reader.search(&q, cursor.as_deref(), limit)?;
         let similar = page.entries.iter().map(|entry| reader.lookalikes(&entry.name)).collect::<Result<Vec<_>, _>>()?;
@@ -86,6 +106,8 @@ pub(super) async fn look_up(State(app): State<Arc<App>>, body: Body) -> Result<R
 pub(super) struct ItemQuery {
     #[serde(default = "yes")]
     files: bool,
+    #[serde(default)]
+    consistent: Consistent,
 }
 
 fn yes() -> bool {
@@ -98,7 +120,9 @@ pub(super) async fn show(
     uri: Uri,
     query: Result<Query<ItemQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let Query(ItemQuery { files: with_files }) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let Query(ItemQuery { files: with_files, consistent }) =
+        query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    app.be_consistent(consistent).await?;
     let found = app.find(named(&uri, "/api/v1/items/", "")?).await?;
     let stats = app.state.stats(&found.entry.content.hashes, Instant::now());
     let mut item = item(&found.entry, found.similar, stats);
@@ -133,7 +157,7 @@ pub(super) async fn export(
     let found = app.find(named(&uri, "/items/", suffix)?).await?;
     let blob = found.entry.content.blob;
     let origin = Origin::of(&app, &headers, &ends);
-    let trackers = vec![origin.trackers()];
+    let trackers = origin.tiers(&app);
     let web_seed = origin.web_seed(&found.entry);
     if magnet {
         let metainfo = app.metainfos.load(&app.catalogue, blob).await?;
@@ -169,7 +193,25 @@ pub(super) struct Found {
     pub(super) last_holder: Option<LastHolder>,
 }
 
+/// Says with every answer how old it may be.
+pub(super) async fn as_of(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    // Before it is read: what arrives meanwhile makes the answer newer than it says.
+    let age = app.catalogue.cluster().as_of().age_ms;
+    let mut response = next.run(request).await;
+    if let Some(age) = age {
+        response.headers_mut().insert(AS_OF, age.into());
+    }
+    response
+}
+
 impl App {
+    async fn be_consistent(&self, consistent: Consistent) -> Result<(), ApiError> {
+        if consistent == Consistent::Yes {
+            self.catalogue.cluster().read_index().await?;
+        }
+        Ok(())
+    }
+
     /// The version with exactly this name.
     pub(super) async fn find(&self, argument: NameArgument) -> Result<Found, ApiError> {
         let name = argument.base().to_owned();

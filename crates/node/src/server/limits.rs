@@ -77,5 +77,14 @@ pub(super) const LISTED_ITEMS_OF_ALL: usize = 100_000;
 pub(super) const TRACKER_PORT: u16 = 6969;
 /// How many ports from [`TRACKER_PORT`] on are tried where none was asked for, before any free one is taken.
 pub(super) const TRACKER_PORTS: u16 = 32;
+/// How long an answer to a change waits until this member has made it too, after the cluster has.
+pub(super) const OWN_TURN: Duration = Duration::from_secs(1);
+/// Changes of the catalogue whose consequences wait; where there are more, all swarms are looked through.
+pub(super) const CHANGES: usize = 4_096;
+/// How long a new member waits for its cluster to let it in.
+pub(super) const JOIN: Duration = Duration::from_secs(20);
+/// Between two tries to tell the cluster which key this machine has.
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
+
 /// Names that the tracker's own key may own: every file of a large folder that its machine shares.
 pub(super) const OWN_NAMES: u32 = 1_000_000;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use obt_catalogue::{BlobHash, CatalogueError};
+use obt_catalogue::BlobHash;
 use obt_wire::metainfo::Metainfo;
 use tokio::sync::Semaphore;
 
@@ -56,9 +56,13 @@ impl Metainfos {
 
     /// The .torrent file of a version, without trackers and web seeds.
     pub(super) async fn blob(&self, catalogue: &CatalogueTasks, hash: BlobHash) -> Result<Bytes, ApiError> {
-        let blob = catalogue.read(move |reader| reader.blob(hash)).await?;
-        let missing = || ApiError::internal(&CatalogueError::Damaged("a blob is missing"));
-        blob.map(Bytes::from).ok_or_else(missing)
+        if let Some(blob) = catalogue.read(move |reader| reader.blob(hash)).await? {
+            return Ok(blob.into());
+        }
+        // A name may be here before its torrent is.
+        let missing =
+            || ApiError::busy("the torrent of this item has not come here yet, and no member that has it answers");
+        catalogue.fetch_blob(hash).await.ok_or_else(missing)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {

@@ -6,6 +6,7 @@
 mod announce;
 mod bulk;
 mod catalogue;
+mod changes;
 mod clock;
 mod connections;
 mod error;
@@ -16,7 +17,9 @@ mod lane;
 mod lease;
 mod limits;
 mod listen;
+mod membership;
 mod metainfos;
+mod operator;
 mod origin;
 mod paths;
 mod publish;
@@ -34,7 +37,9 @@ use std::time::Instant;
 
 pub use obt_catalogue::PublishPolicy;
 use obt_catalogue::signing::{Keypair, PublicKey, ReplayGuard};
-use obt_catalogue::{CatalogueError, Command, Pace};
+use obt_catalogue::{CatalogueError, Command, Pace, Reader};
+use obt_cluster::ClusterFailure;
+pub use obt_cluster::{ClusterStatus, Role};
 use obt_tracker::limits::Limits;
 use obt_tracker::swarms::SHARD_BITS;
 use obt_tracker::{Advertised, StoreConfig};
@@ -48,7 +53,10 @@ use self::connections::{Answered, Front, Places};
 use self::events::Events;
 pub use self::files::{FileRequest, FileSource, FileStream, FileUnavailable, Opening};
 pub use self::listen::{TrackerListen, TrackerPort};
+pub use self::membership::{ClusterConfig, InviteError, Timing};
+use self::membership::{Membership, Running};
 use self::metainfos::Metainfos;
+pub use self::operator::{Operator, OperatorError};
 pub use self::origin::{Advertise, ParseAdvertiseError};
 use self::state::TrackerState;
 use self::udp::UdpThreads;
@@ -67,6 +75,8 @@ pub struct TrackerConfig {
     pub publish: Option<PublishPolicy>,
     /// Budgets of the swarms.
     pub limits: Limits,
+    /// How it and others are one.
+    pub cluster: ClusterConfig,
     /// Where the bytes of `/files` come from, if that is known already; see [`TrackerServer::serve_files`].
     pub files: Option<Arc<dyn FileSource>>,
 }
@@ -81,6 +91,7 @@ impl TrackerConfig {
             advertise: None,
             publish: None,
             limits: Limits::default(),
+            cluster: ClusterConfig::default(),
             files: None,
         }
     }
@@ -100,6 +111,9 @@ pub enum StartError {
     /// The catalogue's file cannot be used.
     #[error("cannot open the catalogue")]
     Catalogue(#[source] CatalogueError),
+    /// It cannot be a member of its cluster, which every tracker is.
+    #[error(transparent)]
+    Cluster(#[from] obt_cluster::StartError),
     /// The catalogue cannot be written.
     #[error("cannot write the catalogue")]
     Write(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -125,11 +139,13 @@ pub struct TrackerServer {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
     udp: UdpThreads,
+    _running: Running,
 }
 
 /// What all requests share.
 struct App {
     catalogue: CatalogueTasks,
+    membership: Membership,
     state: Arc<TrackerState>,
     metainfos: Metainfos,
     events: Events,
@@ -162,21 +178,27 @@ impl TrackerServer {
     /// See [`StartError`].
     pub async fn start(config: TrackerConfig) -> Result<Self, StartError> {
         let publisher = read_or_make_key(&config.state.publish_key())?;
-        let path = config.state.catalogue();
-        let catalogue = CatalogueTasks::open(&path).map_err(StartError::Catalogue)?;
-        admit_own_key(&catalogue, publisher.public()).await?;
-        if let Some(policy) = config.publish {
-            catalogue.apply_own(Command::SetPublishPolicy { policy }).await?;
-        }
-        let contents = catalogue.read(obt_catalogue::Reader::contents).await.map_err(StartError::Catalogue)?;
-
         let unbound = |source| StartError::Listen { at: config.listen.to_string(), source };
         let mut bound = listen::bind(config.listen).map_err(unbound)?;
+        let (changes, told) = changes::queue();
+        let advertise = config.advertise.as_ref();
+        let (membership, running) =
+            Membership::start(config.cluster.clone(), &config.state, &changes, &bound, advertise).await?;
+        let cluster = membership.linked().cluster.clone();
+        let path = config.state.catalogue();
+        let catalogue = CatalogueTasks::new(cluster.clone(), changes.clone(), &path).map_err(StartError::Catalogue)?;
+        let settling = settle(catalogue.clone(), publisher.public(), config.publish);
+        let alone = cluster.members().borrow().all.len() == 1;
+        // The others may not be there yet, and what this member has can be read without them.
+        let settling = if alone { settling.await.map(|()| None)? } else { Some(settling) };
+
         let state = Arc::new(TrackerState::new(&store_config(&config)?, Instant::now()));
-        let udp = UdpThreads::start(std::mem::take(&mut bound.datagrams), &state).map_err(unbound)?;
+        let datagrams = std::mem::take(&mut bound.datagrams);
+        let udp = UdpThreads::start(datagrams, &state, &cluster.secret()).map_err(unbound)?;
         let (stop, stopped) = watch::channel(false);
         let app = Arc::new(App {
             catalogue,
+            membership,
             state,
             metainfos: Metainfos::new(),
             events: Events::new(),
@@ -196,8 +218,17 @@ impl TrackerServer {
             bulk: Bulk::new(),
             stop: stopped,
         });
-        publish::pin_all(&app, &contents);
-        Ok(Self::serve(app, bound, udp, publisher, stop))
+        changes::hold_what_is_named(&app).await.map_err(StartError::Catalogue)?;
+        let mut this = Self::serve(app, bound, udp, publisher, stop, running);
+        this.tasks.spawn(changes::run(Arc::downgrade(&this.app), changes, told));
+        if let Some(settling) = settling {
+            this.tasks.spawn(async move {
+                if let Err(error) = settling.await {
+                    tracing::warn!(%error, "the cluster does not know yet what this member was told at its start");
+                }
+            });
+        }
+        Ok(this)
     }
 
     fn serve(
@@ -206,6 +237,7 @@ impl TrackerServer {
         udp: UdpThreads,
         publisher: Keypair,
         stop: watch::Sender<bool>,
+        running: Running,
     ) -> Self {
         let front = Front { routes: routes::all(&app), app: Arc::clone(&app) };
         let mut tasks = JoinSet::new();
@@ -215,7 +247,7 @@ impl TrackerServer {
         }
         tasks.spawn(upkeep::run(Arc::downgrade(&app)));
         tracing::info!(port = app.port, "the tracker is up");
-        Self { app, addresses, publisher, stop, tasks, udp }
+        Self { app, addresses, publisher, stop, tasks, udp, _running: running }
     }
 
     /// The TCP and UDP port.
@@ -242,15 +274,31 @@ impl TrackerServer {
         &self.app.state
     }
 
+    /// What its operator may ask of it.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        Operator::new(Arc::clone(&self.app))
+    }
+
+    /// Stops as a crash would: nothing is handed over, nobody is told. What was acknowledged is durable anyway.
+    pub async fn abort(mut self) {
+        self.stop.send_replace(true);
+        self.app.membership.linked().stop().await;
+        self.tasks.shutdown().await;
+        self.udp.stopped().await;
+    }
+
     /// Says where the bytes of `/files` come from, where that was not known at start. Only the first word counts.
     pub fn serve_files(&self, source: Arc<dyn FileSource>) {
         let _ = self.app.files.set(source);
     }
 
-    /// Stops: takes no more connections, lets answers under way end for 2 s, and notes who was here last.
+    /// Stops: notes who was here last, hands the lead to another member, takes no more connections, and lets answers under
+    /// way end for 2 s.
     pub async fn shutdown(mut self) {
-        self.stop.send_replace(true);
         upkeep::note_changes(&self.app).await;
+        self.app.membership.linked().shutdown().await;
+        self.stop.send_replace(true);
         let deadline = tokio::time::Instant::now() + limits::STOP;
         while self.app.places.count() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(limits::STOP / 40).await;
@@ -260,12 +308,28 @@ impl TrackerServer {
     }
 }
 
-/// The key of this machine may publish, unless it was revoked.
-async fn admit_own_key(catalogue: &CatalogueTasks, key: PublicKey) -> Result<(), StartError> {
-    let known = catalogue.read(obt_catalogue::Reader::keys).await.map_err(StartError::Catalogue)?;
+/// The key of this machine may publish, unless it was revoked; and who else may is as the operator said. Where others
+/// must agree, asks until they do.
+async fn settle(catalogue: CatalogueTasks, key: PublicKey, policy: Option<PublishPolicy>) -> Result<(), StartError> {
+    let ask = |reader: &Reader| Ok::<_, CatalogueError>((reader.keys()?, reader.publish_policy()?));
+    let (known, before) = catalogue.read(ask).await.map_err(StartError::Catalogue)?;
+    let mut commands = Vec::new();
     if known.iter().all(|record| record.key != key) {
         let label = "this machine".to_owned();
-        catalogue.apply_own(Command::AddKey { key, label, names: Some(limits::OWN_NAMES) }).await?;
+        commands.push(Command::AddKey { key, label, names: Some(limits::OWN_NAMES) });
+    }
+    let policy = policy.filter(|policy| *policy != before);
+    commands.extend(policy.map(|policy| Command::SetPublishPolicy { policy }));
+    for command in commands {
+        loop {
+            match catalogue.apply_own(command.clone()).await {
+                Ok(_) => break,
+                Err(CatalogueFailure::Cluster(ClusterFailure::NoLeader | ClusterFailure::NoQuorum)) => {
+                    tokio::time::sleep(limits::SETTLE).await;
+                }
+                Err(failure) => return Err(failure.into()),
+            }
+        }
     }
     Ok(())
 }

@@ -62,6 +62,11 @@ fn split(text: &str) -> Option<(String, Option<u16>)> {
     fits.then(|| (bare.unwrap_or(host).to_owned(), port))
 }
 
+/// `HOST:PORT`, with brackets where the host needs them.
+pub(super) fn with_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// The tracker's host and ports as somebody sees them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
@@ -86,14 +91,24 @@ impl Origin {
     }
 
     fn with_port(&self, port: u16) -> String {
-        let host = &self.host;
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        with_port(&self.host, port)
     }
 
     /// Announce URLs, one tier of them: they are one tracker.
     pub(super) fn trackers(&self) -> Vec<String> {
         let udp = self.udp_port.map(|port| format!("udp://{}/announce", self.with_port(port)));
         std::iter::once(format!("{self}/announce")).chain(udp).collect()
+    }
+
+    /// Announce URLs of all members of the cluster, a tier each, this one first: whichever dies, clients go on with the
+    /// next.
+    pub(super) fn tiers(&self, app: &App) -> Vec<Vec<String>> {
+        let cluster = app.catalogue.cluster();
+        let members = std::sync::Arc::clone(&cluster.members().borrow());
+        let others = members.all.iter().filter(|(node, _)| **node != cluster.node());
+        let other = |address: &String| vec![format!("http://{address}/announce"), format!("udp://{address}/announce")];
+        let others = others.filter_map(|(_, member)| member.trackers.first().map(other));
+        std::iter::once(self.trackers()).chain(others).collect()
     }
 
     /// Where the bytes of a version are served over HTTP (BEP 19). The hash pins it: what is published under the name

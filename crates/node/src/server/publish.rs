@@ -3,7 +3,6 @@
 //! A key that may not publish is refused before its body is taken, so strangers cost no memory.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
@@ -18,7 +17,6 @@ use obt_catalogue::signing::{Authorization, Call, PublicKey, body_digest};
 use obt_catalogue::{
     Authority, Command, CommandId, Content, Name, NameArgument, NameError, Outcome, Publish, Replace, Selector,
 };
-use obt_wire::InfoHashes;
 use obt_wire::limits::METAINFO_BYTES;
 use obt_wire::metainfo::Metainfo;
 use serde::Serialize;
@@ -28,7 +26,6 @@ use super::App;
 use super::clock::now_ms;
 use super::connections::Ends;
 use super::error::ApiError;
-use super::events::Change;
 use super::{items, limits, paths};
 use crate::api_types::Published;
 
@@ -52,14 +49,11 @@ pub(super) async fn publish(
     pace(&app, signed.key, &ends)?;
     let name = whole_name(&uri)?;
     let (content, blob) = app.metainfos.work(move || clean(&body)).await??;
-    let hashes = content.hashes;
     let command = Command::Publish(Publish { name: name.clone(), content, key: signed.key, replace });
     let outcome = app.catalogue.apply(CommandId(signed.command_id()), command, Some(blob)).await?;
     match outcome {
         Outcome::Published { version } => {
             tracing::info!(%name, version, key = %signed.key, "published");
-            app.state.pin(&hashes, 0, Instant::now());
-            app.events.tell(Change::Published { name: name.to_string(), version });
             let published = app.published(name, version, false).await?;
             Ok((StatusCode::CREATED, Json(published)).into_response())
         }
@@ -85,17 +79,12 @@ pub(super) async fn withdraw(
         Selector::Version(version) => Some(version),
         Selector::Hash(_) => Some(app.find(argument).await?.entry.version),
     };
-    let asked = name.clone();
-    let before = app.catalogue.read(move |reader| reader.versions(&asked)).await?;
     let command = Command::Withdraw { name: name.clone(), version, by: Authority::Key(signed.key) };
     let outcome = app.catalogue.apply(CommandId(signed.command_id()), command, None).await?;
-    let Outcome::Withdrawn { versions } = outcome else {
+    let Outcome::Withdrawn { versions, .. } = outcome else {
         return Err(refusal(&outcome, &name, signed.key));
     };
     tracing::info!(%name, ?versions, key = %signed.key, "withdrawn");
-    let gone = before.into_iter().filter(|entry| versions.contains(&entry.version));
-    app.let_go(gone.map(|entry| entry.content.hashes).collect()).await?;
-    app.events.tell(Change::Withdrawn { name: name.to_string(), versions: versions.clone() });
     Ok(Json(Withdrawn { name: name.to_string(), versions }))
 }
 
@@ -116,17 +105,6 @@ impl App {
         let similar = self.catalogue.read(move |reader| reader.lookalikes(&asked)).await?;
         let similar = similar.into_iter().map(String::from).collect();
         Ok(Published { name: name.into(), version, existed, similar })
-    }
-
-    /// Unpins the swarms of contents that have no name any more.
-    async fn let_go(&self, contents: Vec<InfoHashes>) -> Result<(), ApiError> {
-        for hashes in contents {
-            let named = self.catalogue.read(move |reader| reader.by_info_hash(hashes.primary())).await?;
-            if named.is_empty() {
-                self.state.unpin(&hashes, Instant::now());
-            }
-        }
-        Ok(())
     }
 }
 
@@ -276,13 +254,5 @@ async fn discard(mut body: Body) {
         if room == 0 {
             return;
         }
-    }
-}
-
-/// Everything that can be fetched has its swarm held, from the start of the tracker on.
-pub(super) fn pin_all(app: &App, contents: &[(InfoHashes, u32)]) {
-    let now = Instant::now();
-    for (hashes, downloads) in contents {
-        app.state.pin(hashes, *downloads, now);
     }
 }

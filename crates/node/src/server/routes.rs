@@ -15,22 +15,25 @@ use super::{App, announce, events, files, items, lease, limits, publish, status,
 
 /// All routes. `/openapi.json` describes each of them.
 pub(super) fn all(app: &Arc<App>) -> Router {
+    let dated = middleware::from_fn_with_state(Arc::clone(app), items::as_of);
     let answers = Router::new()
+        .route("/api/v1/items", get(items::list).post(items::look_up))
+        .route("/items/{*name}", get(items::export))
+        .layer(dated.clone())
         .route("/", get(web::page))
         .route("/page.css", get(web::style))
         .route("/page.js", get(web::script))
         .route("/openapi.json", get(web::contract))
-        .route("/api/v1/items", get(items::list).post(items::look_up))
         .route("/api/v1/peers", get(status::peers))
         .route("/api/v1/status", get(status::status))
         .route("/healthz", get(status::health))
         .route("/readyz", get(status::ready))
         .route("/metrics", get(status::metrics))
-        .route("/items/{*name}", get(items::export))
         .layer(middleware::from_fn(in_time));
     // Bodies that come in have times of their own.
-    let changes =
-        Router::new().route("/api/v1/items/{*name}", get(items::show).put(publish::publish).delete(publish::withdraw));
+    let changes = Router::new()
+        .route("/api/v1/items/{*name}", get(items::show).put(publish::publish).delete(publish::withdraw))
+        .layer(dated);
     let bounded = answers.merge(changes).layer(middleware::from_fn_with_state(Arc::clone(app), one_of_many));
     // Streams hold their place as long as they last, so they are counted apart.
     let streams = Router::new().route("/files/{*name}", get(files::serve)).route("/api/v1/events", get(events::listen));

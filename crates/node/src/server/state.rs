@@ -8,7 +8,7 @@ use std::time::Instant;
 use obt_tracker::leases::Leases;
 use obt_tracker::swarms::{self, Shared, Size};
 use obt_tracker::{Change, Shard, Shards, StoreConfig, SwarmPeer, SwarmStats};
-use obt_wire::InfoHashes;
+use obt_wire::{InfoHash, InfoHashes};
 
 /// Who is in which swarm, for all threads of the tracker.
 pub struct TrackerState {
@@ -70,6 +70,12 @@ impl TrackerState {
         for second in hashes.short().skip(1) {
             swarms::unlink(&mut shards, &second);
         }
+    }
+
+    /// The swarms that are held for names, by their first hashes.
+    #[must_use]
+    pub fn pinned(&self) -> Vec<InfoHash> {
+        swarms::pinned(&mut &*self)
     }
 
     /// What changed in held swarms since the last call.

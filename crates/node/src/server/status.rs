@@ -12,6 +12,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use obt_catalogue::{CatalogueError, PublishPolicy, Reader};
+use obt_cluster::{MemberStatus, Role};
 use obt_tracker::{Endpoint, SwarmPeer};
 use obt_wire::{InfoHash, InfoHashes};
 
@@ -19,13 +20,14 @@ use super::App;
 use super::connections::Ends;
 use super::error::ApiError;
 use super::limits::{LISTED_ITEMS, LISTED_ITEMS_OF_ALL, LISTED_PEERS};
-use crate::api_types::{PeerEntry, PeerItem, PeerList, Status};
+use crate::api_types::{PeerEntry, PeerItem, PeerList, Status, StatusMember};
 
 /// `GET /api/v1/status`
 pub(super) async fn status(State(app): State<Arc<App>>) -> Result<Json<Status>, ApiError> {
     let ask = |reader: &Reader| Ok::<_, CatalogueError>((reader.count()?, reader.publish_policy()?));
     let (names, policy) = app.catalogue.read(ask).await?;
     let size = app.state.size();
+    let cluster = app.catalogue.cluster().status();
     Ok(Json(Status {
         version: concat!("obt/", env!("CARGO_PKG_VERSION")).to_owned(),
         uptime_seconds: app.started.elapsed().as_secs(),
@@ -38,7 +40,23 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Result<Json<Status>, 
             PublishPolicy::Keys => "keys".to_owned(),
             PublishPolicy::Open => "open".to_owned(),
         },
+        members: cluster.members.iter().map(told_member).collect(),
+        leader: cluster.leader.map(|leader| leader.to_string()),
+        term: cluster.term,
+        as_of_ms: cluster.as_of.age_ms,
+        writable: cluster.writable,
+        warnings: cluster.warnings,
     }))
+}
+
+fn told_member(status: &MemberStatus) -> StatusMember {
+    let role = match status.role {
+        Role::Leader => "leader",
+        Role::Voter => "voter",
+        Role::Learner => "learner",
+    };
+    let address = status.member.trackers.first().cloned().unwrap_or_default();
+    StatusMember { id: status.node.to_string(), address, role: role.to_owned() }
 }
 
 /// `GET /healthz`: the process answers.
@@ -46,10 +64,11 @@ pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the catalogue answers.
+/// `GET /readyz`: the catalogue answers; and whether names can be changed.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     match app.catalogue.read(Reader::applied).await {
-        Ok(_) => "ready\n".into_response(),
+        Ok(_) if app.catalogue.cluster().status().writable => "ready\n".into_response(),
+        Ok(_) => "ready to read; no majority of the cluster answers, so names cannot be changed\n".into_response(),
         Err(error) => {
             tracing::warn!(%error, "not ready");
             (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()

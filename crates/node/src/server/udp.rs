@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use obt_sys::{UdpBatch, udp_sockets};
 use obt_tracker::ConnectionIds;
 use obt_tracker::udp::{ConnectBudget, Datagram, UdpResponder};
+use sha2::{Digest, Sha256};
 
 use super::limits::ACCEPT_PAUSE;
 use super::state::TrackerState;
@@ -39,12 +40,13 @@ pub(super) struct UdpThreads {
 }
 
 impl UdpThreads {
-    /// Answers at these sockets.
+    /// Answers at these sockets; members of a cluster take each other's connection ids, since they know the same
+    /// `secret`.
     ///
     /// # Errors
     /// Where the system gives no random bytes, or no threads.
-    pub(super) fn start(sockets: Vec<UdpSocket>, state: &Arc<TrackerState>) -> io::Result<Self> {
-        let responder = responder()?;
+    pub(super) fn start(sockets: Vec<UdpSocket>, state: &Arc<TrackerState>, secret: &str) -> io::Result<Self> {
+        let responder = responder(secret)?;
         let mut this = Self { stop: Arc::default(), threads: Vec::new() };
         for socket in sockets {
             let (stop, state, responder) = (Arc::clone(&this.stop), Arc::clone(state), responder.clone());
@@ -69,12 +71,14 @@ impl Drop for UdpThreads {
     }
 }
 
-/// With keys that nobody knows: connection ids of an earlier start are of no use.
-fn responder() -> io::Result<UdpResponder> {
+/// With keys that no stranger knows.
+fn responder(secret: &str) -> io::Result<UdpResponder> {
     let now = Instant::now();
-    let (mut key, mut budget) = ([0; 16], [0; 24]);
-    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    let mut budget = [0; 24];
     getrandom::fill(&mut budget).map_err(io::Error::other)?;
+    let digest = Sha256::new().chain_update(b"obt connection ids\0").chain_update(secret).finalize();
+    let mut key = [0; 16];
+    key.copy_from_slice(&digest[..16]);
     let ids = ConnectionIds::new(key, SystemTime::now(), now);
     Ok(UdpResponder::new(ids, Some(ConnectBudget::new(budget, now))))
 }
@@ -145,7 +149,7 @@ mod tests {
         let state = Arc::new(TrackerState::new(&config, Instant::now()));
         let sockets = udp_sockets("127.0.0.1:0".parse().unwrap(), 3, LOOK).unwrap();
         let server = sockets[0].local_addr().unwrap();
-        let threads = UdpThreads::start(sockets, &state).unwrap();
+        let threads = UdpThreads::start(sockets, &state, "secret").unwrap();
         announced(server, 1_000, 0);
         for port in 2_000..2_020 {
             let peers = announced(server, port, 5);

@@ -66,7 +66,10 @@ pub(super) async fn note_changes(app: &App) {
     for change in &changes {
         app.events.tell(told(change));
     }
-    for part in departures.chunks(DEPARTURES) {
+    let cluster = app.catalogue.cluster();
+    // One member notes it for all.
+    let leads = cluster.leader() == Some(cluster.node());
+    for part in departures.chunks(DEPARTURES).filter(|_| leads) {
         if let Err(error) = app.catalogue.apply_own(Command::RecordDepartures { departures: part.to_vec() }).await {
             tracing::warn!(%error, "who held items last cannot be noted");
         }

@@ -112,18 +112,11 @@ async fn q04_only_signed_requests_of_keys_that_may_publish_count_and_each_once()
     assert_eq!(tracker.send("PUT", path, &[("Authorization", "Basic YTpi")], &body).await.error(), unauthorized);
 }
 
-/// Lets another key publish at a tracker with this folder.
-fn admit(folder: &tempfile::TempDir, key: &Keypair) {
-    let mut catalogue = Catalogue::open(&folder.path().join("state/catalogue.sqlite")).unwrap();
-    let add = Command::AddKey { key: key.public(), label: "guest".to_owned(), names: None };
-    catalogue.apply(&[Envelope::new(CommandId([7; 16]), 1, add)]).unwrap();
-}
-
 #[tokio::test]
 async fn q03_who_publishes_too_fast_is_told_when_to_go_on_and_our_own_client_does() {
     let tracker = Tracker::start().await;
     let guest = Keypair::from_seed(&[3; 32]);
-    admit(&tracker.folder, &guest);
+    tracker.server.operator().add_key(guest.public(), "guest").await.unwrap();
     let body = file("a", 5, 1).to_bytes();
     let mut refused = None;
     for number in 0..150 {
@@ -153,9 +146,12 @@ async fn q03_who_publishes_too_fast_is_told_when_to_go_on_and_our_own_client_doe
 #[tokio::test]
 async fn q07_many_lists_of_many_names_come_in_pages() {
     let tracker = Tracker::start().await;
-    let key = tracker.server.publisher();
+    let key = tracker.server.publisher().clone();
     tracker.publish("first", &file("a", 5, 1)).await;
-    let mut catalogue = Catalogue::open(&tracker.folder.path().join("state/catalogue.sqlite")).unwrap();
+    // So many at once are put there while it is away; a tracker alone takes them over.
+    let folder = Arc::clone(&tracker.folder);
+    tracker.server.shutdown().await;
+    let mut catalogue = Catalogue::open(&folder.path().join("state/catalogue.sqlite")).unwrap();
     let content = catalogue.versions(&"first".parse().unwrap()).unwrap().remove(0).content;
     let publish = |number: u128| {
         let name = format!("item {number:05}").parse().unwrap();
@@ -164,6 +160,8 @@ async fn q07_many_lists_of_many_names_come_in_pages() {
         Envelope::new(CommandId(number.to_be_bytes()), 1, Command::Publish(publish))
     };
     catalogue.apply(&(1..=5_000).map(publish).collect::<Vec<_>>()).unwrap();
+    drop(catalogue);
+    let tracker = Tracker::start_in(folder, None).await;
 
     let lists = (0..50).map(|_| tracker.get("/api/v1/items?q=item&limit=1000000000"));
     for list in futures_util::future::join_all(lists).await {
@@ -193,8 +191,7 @@ async fn q05_names_that_look_like_others_come_with_a_warning() {
 
 #[tokio::test]
 async fn q03_conflicts_say_whose_the_name_is_and_what_to_do() {
-    let folder = Arc::new(tempfile::tempdir().unwrap());
-    let tracker = Tracker::start_in(Arc::clone(&folder), None).await;
+    let tracker = Tracker::start().await;
     tracker.publish("a", &file("a", 5, 1)).await;
     let exists = tracker.publish("a", &file("a", 5, 2)).await;
     assert_eq!(exists.error(), (409, "exists".to_owned()));
@@ -203,7 +200,7 @@ async fn q03_conflicts_say_whose_the_name_is_and_what_to_do() {
     assert_eq!((replaced.status, replaced.json()["version"].as_u64()), (201, Some(2)));
 
     let other = Keypair::from_seed(&[9; 32]);
-    admit(&folder, &other);
+    tracker.server.operator().add_key(other.public(), "guest").await.unwrap();
     let owned = tracker.signed("PUT", "/api/v1/items/a", &file("a", 5, 3).to_bytes(), &other).await;
     assert_eq!(owned.error(), (409, "owned".to_owned()));
     assert_eq!(owned.json()["error"]["owner"], tracker.server.publisher().public().to_string());

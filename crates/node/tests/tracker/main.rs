@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 mod catalogue;
+mod cluster;
 mod files;
 mod hostile;
 mod support;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use obt_catalogue::signing::{Call, Keypair, body_digest};
-use obt_node::server::{FileSource, TrackerConfig, TrackerListen, TrackerPort, TrackerServer};
+use obt_node::server::{FileSource, Timing, TrackerConfig, TrackerListen, TrackerPort, TrackerServer};
 use obt_node::state::StateFolder;
 use obt_wire::metainfo::{Draft, Metainfo, Version};
 use obt_wire::{Sha1Hash, Sha256Hash};
@@ -35,6 +35,15 @@ impl Tracker {
         let mut config = TrackerConfig::new(StateFolder::open(&folder.path().join("state")).unwrap());
         config.listen = TrackerListen { addr: Some([127, 0, 0, 1].into()), port: TrackerPort::Exactly(0) };
         config.files = files;
+        Self { server: TrackerServer::start(config).await.unwrap(), folder }
+    }
+
+    /// A member of a cluster; with a line, of that one.
+    pub(crate) async fn member(folder: Arc<TempDir>, join: Option<String>) -> Self {
+        let mut config = TrackerConfig::new(StateFolder::open(&folder.path().join("state")).unwrap());
+        config.listen = TrackerListen { addr: Some([127, 0, 0, 1].into()), port: TrackerPort::Exactly(0) };
+        config.cluster.timing = Timing { membership: Duration::from_millis(50), ..Timing::default() };
+        config.cluster.join = join;
         Self { server: TrackerServer::start(config).await.unwrap(), folder }
     }
 

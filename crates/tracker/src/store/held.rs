@@ -73,6 +73,11 @@ impl HeldSwarms {
         self.swarms.entry(hash).or_default().pinned = pinned;
     }
 
+    /// The swarms that the catalogue has.
+    pub(super) fn pinned(&self) -> impl Iterator<Item = InfoHash> {
+        self.swarms.iter().filter(|(_, held)| held.pinned).map(|(hash, _)| *hash)
+    }
+
     /// Lets go of a swarm that nothing holds any more; whether nothing does.
     pub(super) fn release(&mut self, hash: &InfoHash, stats: SwarmStats) -> bool {
         let held = self.swarms.get(hash);

@@ -138,6 +138,11 @@ impl Shard {
         }
     }
 
+    /// The swarms that the catalogue holds.
+    pub(crate) fn pinned(&self) -> Vec<InfoHash> {
+        self.held.pinned().collect()
+    }
+
     /// What changed in held swarms since the last call: each of them once, as it is.
     pub(crate) fn drain_changes(&mut self) -> Vec<Change> {
         let mut held = std::mem::take(&mut self.held);

@@ -1,0 +1,80 @@
+//! Trackers that are one service, as processes: they join by a line, and go on when one of them is killed.
+
+use serde_json::Value;
+
+use crate::harness::{Lab, SOON, Tracker, assert_holds, eventually, noise};
+
+fn status(lab: &Lab, state: &str) -> Value {
+    lab.run(["cluster", "status", "--json", "--state", state]).exits(0).last()
+}
+
+fn join(lab: &Lab, member: &str, state: &str) -> Tracker {
+    let line = lab.run(["cluster", "invite", "--json", "--state", member]).exits(0).last();
+    let line = line["join"].as_str().unwrap().to_owned();
+    Tracker::of(lab.start(["tracker", "--json", "--state", state, "--join", &line]))
+}
+
+fn voters(status: &Value) -> usize {
+    status["members"].as_array().unwrap().iter().filter(|member| member["role"] != "learner").count()
+}
+
+/// Three members, by the names of their states; `tracker` is the first.
+fn three(lab: &Lab) -> Vec<(&'static str, Tracker)> {
+    let one = lab.tracker();
+    let two = join(lab, "tracker", "two");
+    let three = join(lab, "two", "three");
+    for state in ["tracker", "two", "three"] {
+        eventually("three vote", SOON, || (voters(&status(lab, state)) == 3).then_some(()));
+    }
+    vec![("tracker", one), ("two", two), ("three", three)]
+}
+
+#[test]
+fn a_leader_that_is_killed_is_not_missed() {
+    let lab = Lab::new();
+    let mut members = three(&lab);
+    let bytes = noise(1, 3_000_000);
+    lab.file("data/x", &bytes);
+    lab.file("data/y", b"later");
+    let _one = lab.publish(&members[1].1, "one", ["data/x"]);
+
+    let led = status(&lab, "tracker");
+    let is_leader = |state: &str| status(&lab, state)["id"] == led["leader"];
+    let at = members.iter().position(|(state, _)| is_leader(state)).unwrap();
+    members.remove(at).1.obt.kill();
+
+    for (number, (_, member)) in members.iter().enumerate() {
+        let state = format!("later-{number}");
+        let _share = lab.publish(member, &state, ["data/y", "--as", &state]);
+        member.until_held(&state, 1);
+        lab.get(member, &state, &format!("got-{number}")).ends().exits(0);
+        assert_holds(lab.path(format!("got-{number}")).join(&state), b"later");
+    }
+    // What was published before is there.
+    for (_, member) in &members {
+        let item = crate::http::get(member.socket(), "/api/v1/items/x").json();
+        assert_eq!(item["version"], 1);
+    }
+}
+
+#[test]
+fn a_member_that_leaves_can_begin_anew() {
+    let lab = Lab::new();
+    let mut members = three(&lab);
+    let (state, gone) = members.remove(2);
+    lab.run(["cluster", "leave", "--state", state]).exits(0);
+    gone.obt.ends().exits(0);
+    eventually("it is gone", SOON, || {
+        (status(&lab, "tracker")["members"].as_array().unwrap().len() == 2).then_some(())
+    });
+    assert!(lab.path("three/left/catalogue.sqlite").exists());
+    let _back = join(&lab, "tracker", "three");
+    eventually("it is a member again", SOON, || (voters(&status(&lab, "two")) == 3).then_some(()));
+}
+
+#[test]
+fn a_tracker_that_does_not_run_cannot_be_asked_and_a_line_that_is_none_is_refused() {
+    let lab = Lab::new();
+    lab.run(["cluster", "status", "--state", "tracker"]).fails(2, "no tracker can be asked");
+    lab.run(["tracker", "--state", "tracker", "--join", "nonsense"]).fails(2, "not a join line");
+}
