@@ -13,6 +13,7 @@ pub mod folder;
 pub mod hash;
 pub mod keyring;
 pub mod limits;
+pub mod members;
 mod net;
 pub mod node;
 pub mod rates;

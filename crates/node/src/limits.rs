@@ -130,3 +130,31 @@ pub const LEASE_REPLY_BYTES: usize = 4 << 20;
 pub const LEASE_RETRY: Duration = Duration::from_secs(1);
 /// Least and most seconds between renewals, whatever the tracker says: one that forgets us after 40 s may miss one.
 pub const LEASE_INTERVAL_SECONDS: std::ops::RangeInclusive<u64> = 5..=30;
+
+/// Members of a tracker that are remembered beside the address that was typed: five voters, and learners.
+pub const MEMBERS: usize = 16;
+/// Longest id of a member, bytes.
+pub const MEMBER_ID_BYTES: usize = 128;
+/// Largest file that remembers a tracker's members, bytes: host names of 253.
+pub const MEMBER_FILE_BYTES: u64 = 16 << 10;
+/// Trackers whose members are remembered; the one that changed least recently gives way.
+pub const MEMBER_FILES: usize = 64;
+/// Largest answer in which a tracker says who its members are, bytes.
+pub const MEMBER_STATUS_BYTES: usize = 64 << 10;
+/// Time after which a tracker is asked again who its members are.
+pub const MEMBERS_FRESH: Duration = Duration::from_secs(300);
+/// The same where it did not say.
+pub const MEMBERS_RETRY: Duration = Duration::from_secs(15);
+/// How long a member may take to accept a connection before the next one is asked too.
+pub const MEMBER_CONNECT: Duration = Duration::from_millis(500);
+/// How long a member may take to begin its answer, the connection included, before the next one is asked too.
+pub const MEMBER_ANSWER: Duration = Duration::from_millis(1_500);
+/// How long a member may take for a change of the catalogue, beside the time that its bytes take: a new leader is there
+/// within 2 s, and takes changes within 5 s.
+pub const MEMBER_CHANGE: Duration = Duration::from_secs(6);
+/// The slowest link that a change is given time for, bytes per second.
+pub const MEMBER_RATE: usize = 625_000;
+/// How long a change is repeated while no member can make it.
+pub const CHANGE_REPEATED: Duration = Duration::from_secs(10);
+/// Pause before a change that no member could make is asked for again.
+pub const CHANGE_PAUSE: Duration = Duration::from_millis(500);

@@ -3,18 +3,15 @@
 //! Plain HTTP to an address that the user typed, by hyper alone: a `get` of a small file must not pay for loading
 //! root certificates that it never uses. What comes back is bounded before it is read.
 
-use std::convert::Infallible;
+mod ask;
+
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Limited, StreamBody};
-use hyper::body::{Body as _, Frame, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER};
-use hyper::{Method, Request, StatusCode};
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -26,8 +23,10 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use self::ask::{Answer, Http, Question};
 use crate::api_types::{ErrorBody, ErrorDetail, Item, ItemPage, Names, PeerList, Published, Status};
-use crate::limits::LOOK_UP_NAMES;
+use crate::limits::{CHANGE_PAUSE, CHANGE_REPEATED, LOOK_UP_NAMES};
+use crate::members::{Members, STATUS_PATH};
 
 /// Time for a connection to the tracker: "nobody has it" must come within 2 s where there is a tracker at all.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -37,8 +36,6 @@ const ANSWER: Duration = Duration::from_secs(15);
 const TORRENT: Duration = Duration::from_secs(120);
 /// Longest pause that a tracker may ask for between two publishes.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Largest JSON answer, bytes: a full item with 200,000 files of long names, or thousands of peers.
-const JSON_BYTES: usize = 64 << 20;
 /// Items asked for at once.
 const PAGE: u32 = 500;
 
@@ -150,6 +147,16 @@ pub enum TrackerError {
         /// What it said.
         detail: ErrorDetail,
     },
+    /// It has several members, and none of them answers.
+    #[error("none of the {tried} members of the tracker at {tracker} can answer; the last of them: {last}")]
+    Members {
+        /// As it was typed.
+        tracker: TrackerAddress,
+        /// How many were asked.
+        tried: usize,
+        /// Why not the last, or the last that said why.
+        last: Box<TrackerError>,
+    },
     /// A .torrent whose info-hash is not the one that was asked for.
     #[error("the tracker at {tracker} sent another torrent than it promised")]
     WrongTorrent {
@@ -167,24 +174,17 @@ impl TrackerError {
             Self::Silent { .. } => Some("the machine is overloaded, or something on the way drops packets".into()),
             Self::Foreign { .. } => Some("the port of an obt tracker is 6969 unless it was told otherwise".into()),
             Self::Conflict(detail) | Self::Refused { detail, .. } => detail.hint.clone(),
+            Self::Members { last, .. } => last.hint(),
             Self::NotFound(_) | Self::WrongTorrent { .. } => None,
         }
     }
 }
 
-/// A tracker of ours. Cheap to clone; connections are kept and reused.
+/// A tracker of ours, all its members. Cheap to clone; connections are kept and reused.
 #[derive(Debug, Clone)]
 pub struct TrackerClient {
-    address: TrackerAddress,
-    http: Client<HttpConnector, Parts>,
-}
-
-/// The body of a request.
-type Parts = UnsyncBoxBody<Bytes, Infallible>;
-
-fn in_parts(parts: &[Bytes]) -> Parts {
-    let frames: Vec<_> = parts.iter().cloned().map(|part| Ok(Frame::data(part))).collect();
-    StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
+    members: Members,
+    http: Http,
 }
 
 /// SHA-256 of a body in parts.
@@ -194,27 +194,39 @@ fn body_digest(parts: &[Bytes]) -> [u8; 32] {
     digest.finalize().into()
 }
 
-struct Answer {
-    status: StatusCode,
-    /// When to ask again, where it says so in seconds.
-    retry_after: Option<Duration>,
-    body: Bytes,
-}
-
 impl TrackerClient {
     /// A client of the tracker at `address`; connects when it is first asked something.
     #[must_use]
     pub fn new(address: TrackerAddress) -> Self {
+        Self::of(Members::alone(address))
+    }
+
+    /// A client of the tracker whose members these are: what one cannot answer is asked of the next.
+    #[must_use]
+    pub fn of(members: Members) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT));
         connector.set_nodelay(true);
-        Self { address, http: Client::builder(TokioExecutor::new()).build(connector) }
+        Self { members, http: Client::builder(TokioExecutor::new()).build(connector) }
     }
 
-    /// Where it is.
+    /// Where it is, as it was typed.
     #[must_use]
     pub fn address(&self) -> &TrackerAddress {
-        &self.address
+        self.members.typed()
+    }
+
+    /// Asks who the members are, where that is not known well enough.
+    pub async fn learn_members(&self) {
+        if !self.members.is_due(Instant::now()) {
+            return;
+        }
+        let question = Question { method: Method::GET, path: STATUS_PATH, body: &[], authorization: None };
+        if let Ok((member, answer)) = self.ask_members(&question, ANSWER).await
+            && answer.status.is_success()
+        {
+            self.members.learn(&member, &answer.body);
+        }
     }
 
     /// The tracker's state.
@@ -278,7 +290,7 @@ impl TrackerClient {
         let mut found = Vec::new();
         for names in names.chunks(LOOK_UP_NAMES) {
             let body = serde_json::to_vec(&Names { names: names.to_vec() }).map_err(|error| self.foreign(&error))?;
-            let answer = self.ask(Method::POST, "/api/v1/items", &[Bytes::from(body)], None, ANSWER).await?;
+            let answer = self.ask(Method::POST, "/api/v1/items", &[Bytes::from(body)], ANSWER).await?;
             let page: ItemPage = self.parse(&self.accepted(answer)?)?;
             found.extend(page.items);
         }
@@ -291,7 +303,7 @@ impl TrackerClient {
     /// See [`TrackerError`].
     pub async fn torrent(&self, name: &Name, selector: &Selector) -> Result<Bytes, TrackerError> {
         let path = format!("/items/{}.torrent", spell(name, selector));
-        let answer = self.ask(Method::GET, &path, &[], None, TORRENT).await?;
+        let answer = self.ask(Method::GET, &path, &[], TORRENT).await?;
         self.accepted(answer)
     }
 
@@ -318,17 +330,7 @@ impl TrackerClient {
         if replace == Replace::Yes {
             path.push_str("?replace=true");
         }
-        let begun = Instant::now();
-        let answer = loop {
-            let answer = self.ask(Method::PUT, &path, torrent, Some(key), TORRENT).await?;
-            match answer.retry_after {
-                // Whoever shares a large folder is held up, not refused.
-                Some(pause) if answer.status == StatusCode::TOO_MANY_REQUESTS && begun.elapsed() < TORRENT => {
-                    tokio::time::sleep(pause.min(PAUSE)).await;
-                }
-                _ => break answer,
-            }
-        };
+        let answer = self.change(Method::PUT, &path, torrent, key, TORRENT).await?;
         let body = self.accepted(answer)?;
         self.parse(&body)
     }
@@ -339,12 +341,42 @@ impl TrackerClient {
     /// See [`TrackerError`].
     pub async fn withdraw(&self, name: &Name, key: &Keypair) -> Result<(), TrackerError> {
         let path = format!("/api/v1/items/{}", spell(name, &Selector::Newest));
-        let answer = self.ask(Method::DELETE, &path, &[], Some(key), ANSWER).await?;
+        let answer = self.change(Method::DELETE, &path, &[], key, ANSWER).await?;
         self.accepted(answer).map(|_| ())
     }
 
+    /// Asks for a change until it is made or refused: whoever shares a large folder is held up, and where the leader
+    /// has gone there is soon another.
+    async fn change(
+        &self,
+        method: Method,
+        path: &str,
+        body: &[Bytes],
+        key: &Keypair,
+        patience: Duration,
+    ) -> Result<Answer, TrackerError> {
+        let begun = Instant::now();
+        loop {
+            let call = Call { method: method.as_str(), path_and_query: path, body_sha256: body_digest(body) };
+            let authorization = Some(sign(key, &call).map_err(|error| self.foreign(&error))?);
+            let question = Question { method: method.clone(), path, body, authorization };
+            let (answer, repeated, pause) = match self.ask_members(&question, patience).await {
+                Ok((_, answer)) if answer.status == StatusCode::TOO_MANY_REQUESTS && answer.retry_after.is_some() => {
+                    let pause = answer.retry_after.unwrap_or_default().min(PAUSE);
+                    (Ok(answer), TORRENT, pause)
+                }
+                Err(error) if is_unavailable(&error) => (Err(error), CHANGE_REPEATED, CHANGE_PAUSE),
+                answered => return answered.map(|(_, answer)| answer),
+            };
+            if begun.elapsed() + pause >= repeated {
+                return answer;
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, TrackerError> {
-        let answer = self.ask(Method::GET, path, &[], None, ANSWER).await?;
+        let answer = self.ask(Method::GET, path, &[], ANSWER).await?;
         let body = self.accepted(answer)?;
         self.parse(&body)
     }
@@ -354,7 +386,7 @@ impl TrackerClient {
     }
 
     fn foreign(&self, reason: &dyn fmt::Display) -> TrackerError {
-        TrackerError::Foreign { tracker: self.address.clone(), reason: reason.to_string() }
+        TrackerError::Foreign { tracker: self.address().clone(), reason: reason.to_string() }
     }
 
     async fn ask(
@@ -362,61 +394,10 @@ impl TrackerClient {
         method: Method,
         path: &str,
         body: &[Bytes],
-        key: Option<&Keypair>,
         patience: Duration,
     ) -> Result<Answer, TrackerError> {
-        let asked = self.ask_patiently(method, path, body, key);
-        let silent = || TrackerError::Silent { tracker: self.address.clone() };
-        tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| Err(silent()))
-    }
-
-    async fn ask_patiently(
-        &self,
-        method: Method,
-        path: &str,
-        body: &[Bytes],
-        key: Option<&Keypair>,
-    ) -> Result<Answer, TrackerError> {
-        let authority = self.address.to_string();
-        let mut request = Request::builder()
-            .method(method.clone())
-            .uri(format!("http://{authority}{path}"))
-            .header(HOST, &authority)
-            .header(CONTENT_TYPE, if method == Method::POST { "application/json" } else { "application/x-bittorrent" });
-        if let Some(key) = key {
-            let call = Call { method: method.as_str(), path_and_query: path, body_sha256: body_digest(body) };
-            request = request.header(AUTHORIZATION, sign(key, &call).map_err(|error| self.foreign(&error))?);
-        }
-        let length: usize = body.iter().map(Bytes::len).sum();
-        if length > 0 {
-            request = request.header(CONTENT_LENGTH, length);
-        }
-        let request = request.body(in_parts(body)).map_err(|error| self.foreign(&error))?;
-        let response = self.http.request(request).await.map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let retry_after = retry_after.map(Duration::from_secs);
-        let body = self.received(response.into_body()).await?;
-        Ok(Answer { status, retry_after, body })
-    }
-
-    async fn received(&self, body: Incoming) -> Result<Bytes, TrackerError> {
-        let expected = usize::try_from(body.size_hint().lower()).unwrap_or(JSON_BYTES).min(JSON_BYTES);
-        let mut received = BytesMut::with_capacity(expected);
-        let mut body = Limited::new(body, JSON_BYTES);
-        while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame.map_err(|error| self.foreign(&error))?.into_data() {
-                received.extend_from_slice(&data);
-            }
-        }
-        Ok(received.freeze())
-    }
-
-    fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> TrackerError {
-        if !error.is_connect() {
-            return self.foreign(&innermost(error));
-        }
-        TrackerError::Unreachable { tracker: self.address.clone(), reason: innermost(error).to_string() }
+        let question = Question { method, path, body, authorization: None };
+        self.ask_members(&question, patience).await.map(|(_, answer)| answer)
     }
 
     fn accepted(&self, answer: Answer) -> Result<Bytes, TrackerError> {
@@ -444,6 +425,15 @@ pub enum Replace {
     Yes,
 }
 
+/// Whether no member could make a change, while one may soon.
+fn is_unavailable(error: &TrackerError) -> bool {
+    match error {
+        TrackerError::Members { last, .. } => is_unavailable(last),
+        TrackerError::Refused { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE.as_u16(),
+        _ => false,
+    }
+}
+
 fn spell(name: &Name, selector: &Selector) -> String {
     format!("{}{selector}", utf8_percent_encode(name.as_str(), PATH))
 }
@@ -454,14 +444,6 @@ fn sign(key: &Keypair, call: &Call<'_>) -> Result<String, getrandom::Error> {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
     Ok(key.authorize(call, nonce, time_ms).to_string())
-}
-
-fn innermost(error: &dyn std::error::Error) -> &dyn std::error::Error {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error
 }
 
 #[cfg(test)]
