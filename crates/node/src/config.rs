@@ -7,6 +7,7 @@ use std::time::Duration;
 use obt_wire::PeerId;
 
 use crate::limits;
+use crate::members::MemberBook;
 
 /// Where to listen for peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,6 +50,8 @@ pub struct NodeConfig {
     pub client: String,
     /// `HOST:PORT`s that trackers of ours tell others instead of the address that we come from.
     pub advertise: Vec<String>,
+    /// Where else trackers of ours can be asked.
+    pub members: MemberBook,
     /// Memory for block buffers, bytes.
     pub buffer_bytes: usize,
     /// Threads for hashing and files; 0 is one for each core.
@@ -76,6 +79,7 @@ impl Default for NodeConfig {
             peer_id: None,
             client: concat!("obt/", env!("CARGO_PKG_VERSION")).to_owned(),
             advertise: Vec::new(),
+            members: MemberBook::default(),
             buffer_bytes: limits::BUFFER_BYTES,
             disk_threads: 0,
             connections: limits::CONNECTIONS,

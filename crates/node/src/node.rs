@@ -16,9 +16,11 @@ use crate::buffers::Pool;
 use crate::config::{NodeConfig, PeerListen};
 use crate::disk::Disk;
 use crate::limits;
+use crate::members::MemberBook;
 use crate::net::{Dialer, Listener, bind};
 use crate::rates::{Rates, divide};
 use crate::torrent::{self, AddTorrent, Context, Registry, TorrentHandle};
+use crate::tracker_client::{TrackerAddress, TrackerClient};
 
 /// Why a node cannot start, or cannot take a torrent.
 #[derive(Debug, Error)]
@@ -49,6 +51,7 @@ pub struct Node {
 #[derive(Debug)]
 struct Shared {
     context: Context,
+    members: MemberBook,
     state: Mutex<State>,
     /// Wakes whoever divides the limits.
     limited: Arc<Notify>,
@@ -95,7 +98,7 @@ impl Node {
             disk: Disk::start(config.disk_threads),
             pool: Pool::bounded(config.buffer_bytes / BLOCK_SIZE as usize),
             dialer: Dialer::new(peer_id, config.connect_timeout, config.handshake_timeout, places),
-            announcer: Announcer::new(advertised(config.advertise, config.listen)),
+            announcer: Announcer::new(advertised(config.advertise, config.listen), config.members.clone()),
             registry,
             cold_reads: Arc::new(Semaphore::new(limits::COLD_READS)),
             port,
@@ -106,7 +109,12 @@ impl Node {
         let rates = Rates { download: config.download_rate, upload: config.upload_rate };
         let state = State { torrents: BTreeMap::new(), kept: 0, rates, stopping: false, tasks };
         let limited = Arc::new(Notify::new());
-        let shared = Arc::new(Shared { context, state: Mutex::new(state), limited: Arc::clone(&limited) });
+        let shared = Arc::new(Shared {
+            context,
+            members: config.members,
+            state: Mutex::new(state),
+            limited: Arc::clone(&limited),
+        });
         let sharing = share_rates(Arc::downgrade(&shared), limited);
         shared.state().tasks.spawn(sharing);
         tracing::info!(port, %peer_id, "listening for peers");
@@ -135,6 +143,12 @@ impl Node {
     #[must_use]
     pub fn announcer(&self) -> &Announcer {
         &self.shared.context.announcer
+    }
+
+    /// A client of a tracker of ours that knows of its members what our leases know.
+    #[must_use]
+    pub fn tracker_client(&self, tracker: &TrackerAddress) -> TrackerClient {
+        TrackerClient::of(self.shared.members.of(tracker))
     }
 
     /// Takes part in a torrent. What goes wrong later is told by the handle.

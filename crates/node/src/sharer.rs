@@ -156,9 +156,11 @@ struct Known {
 }
 
 impl Sharer {
-    /// Shares through the tracker of `client`; what is new there is published with `key`.
+    /// Shares through the tracker of `client`, whichever of its members `node` finds alive; what is new there is
+    /// published with `key`.
     #[must_use]
     pub fn new(node: Node, client: TrackerClient, key: Keypair, state: StateFolder) -> Self {
+        let client = node.tracker_client(client.address());
         let hashing = Arc::new(Semaphore::new(SHARES_HASHED));
         Self { node, client, key: Arc::new(key), state, hashing }
     }

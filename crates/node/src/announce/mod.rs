@@ -21,6 +21,7 @@ use url::Url;
 use self::http::HttpTrackers;
 use self::lease::LeaseTrackers;
 use self::udp::UdpTrackers;
+use crate::members::MemberBook;
 use crate::tracker_client::TrackerAddress;
 
 /// What the URLs of trackers of ours begin with.
@@ -85,6 +86,17 @@ pub enum AnnounceError {
     /// What it answered is no answer, or refuses.
     #[error(transparent)]
     Reply(#[from] ReplyError),
+    /// It has several members, and none of them answers.
+    #[error("none of the tracker's {tried} members answers; the last: {last}")]
+    Members {
+        /// How many were asked.
+        tried: usize,
+        /// Why not the last.
+        last: Box<AnnounceError>,
+    },
+    /// Something answers that takes no leases.
+    #[error("what answers is not an obt tracker: {0}")]
+    Foreign(String),
     /// The tracker says no.
     #[error("the tracker refused: {0}")]
     Refused(String),
@@ -129,15 +141,15 @@ impl fmt::Debug for Announcer {
 
 impl Default for Announcer {
     fn default() -> Self {
-        Self::new(Vec::new())
+        Self::new(Vec::new(), MemberBook::default())
     }
 }
 
 impl Announcer {
     /// `advertise` is what trackers of ours tell others instead of the address that we come from: `HOST` or `HOST:PORT`
-    /// each.
+    /// each. A lease at a tracker that has several members in `members` moves among them.
     #[must_use]
-    pub fn new(advertise: Vec<String>) -> Self {
+    pub fn new(advertise: Vec<String>, members: MemberBook) -> Self {
         let mut key = [0; 4];
         // Without randomness every peer has the same key, which then tells trackers nothing.
         if let Err(error) = getrandom::fill(&mut key) {
@@ -147,7 +159,7 @@ impl Announcer {
             named: Mutex::default(),
             http: HttpTrackers::default(),
             udp: UdpTrackers::default(),
-            leases: LeaseTrackers::new(advertise),
+            leases: LeaseTrackers::new(advertise, members),
             key: u32::from_be_bytes(key),
         };
         Self { shared: Arc::new(shared) }

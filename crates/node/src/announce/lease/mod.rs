@@ -22,6 +22,7 @@ use self::task::{Command, Identity, Task, Tempo};
 use super::{Announce, AnnounceError};
 use crate::api_types::LeaseEvent;
 use crate::limits::{LEASE_COMMANDS, LEASE_CONNECT};
+use crate::members::MemberBook;
 use crate::tracker_client::TrackerAddress;
 
 type Http = Client<HttpConnector, Full<Bytes>>;
@@ -29,18 +30,19 @@ type Http = Client<HttpConnector, Full<Bytes>>;
 /// The leases of a node, one for each tracker of ours that it was told of.
 pub(super) struct LeaseTrackers {
     advertise: Vec<String>,
+    members: MemberBook,
     tempo: Tempo,
     http: OnceLock<Http>,
     tasks: Mutex<BTreeMap<TrackerAddress, mpsc::Sender<Command>>>,
 }
 
 impl LeaseTrackers {
-    pub(super) fn new(advertise: Vec<String>) -> Self {
-        Self::at_tempo(advertise, Tempo::default())
+    pub(super) fn new(advertise: Vec<String>, members: MemberBook) -> Self {
+        Self::at_tempo(advertise, members, Tempo::default())
     }
 
-    fn at_tempo(advertise: Vec<String>, tempo: Tempo) -> Self {
-        Self { advertise, tempo, http: OnceLock::new(), tasks: Mutex::default() }
+    fn at_tempo(advertise: Vec<String>, members: MemberBook, tempo: Tempo) -> Self {
+        Self { advertise, members, tempo, http: OnceLock::new(), tasks: Mutex::default() }
     }
 
     /// Puts the item on the lease, or takes it off, and waits until the tracker knows.
@@ -96,7 +98,8 @@ impl LeaseTrackers {
         getrandom::fill(&mut secret).map_err(|error| AnnounceError::Unreachable(error.to_string()))?;
         let identity = Identity { peer_id, secret, port, advertise: self.advertise.clone() };
         let (sender, commands) = mpsc::channel(LEASE_COMMANDS);
-        tokio::spawn(Task::new(tracker, identity, self.http(), self.tempo.clone(), commands).run());
+        let members = self.members.of(tracker);
+        tokio::spawn(Task::new(members, identity, self.http(), self.tempo.clone(), commands).run());
         tasks.insert(tracker.clone(), sender.clone());
         Ok(sender)
     }

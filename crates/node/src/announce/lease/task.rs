@@ -1,4 +1,5 @@
-//! The task that keeps one lease: gathers what torrents say, sends it, renews.
+//! The task that keeps one lease: gathers what torrents say, sends it, renews. The lease is at one member of the tracker
+//! at a time; where that one does not answer, it moves to the next.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use data_encoding::HEXLOWER;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Request, StatusCode};
+use hyper_util::client::legacy::connect::capture_connection;
 use obt_swarm::AnnounceReply;
 use obt_wire::compact::is_dialable;
 use obt_wire::files::escaped;
@@ -23,7 +25,11 @@ use super::record::Record;
 use crate::announce::resolve::advertised;
 use crate::announce::{AnnounceError, cause};
 use crate::api_types::{LeaseEvent, LeaseReply, LeaseRequest};
-use crate::limits::{LEASE_EXCHANGE, LEASE_INTERVAL_SECONDS, LEASE_PAUSE, LEASE_REPLY_BYTES, LEASE_RETRY, LEASE_WANTS};
+use crate::limits::{
+    LEASE_EXCHANGE, LEASE_INTERVAL_SECONDS, LEASE_PAUSE, LEASE_REPLY_BYTES, LEASE_RETRY, LEASE_WANTS, MEMBER_ANSWER,
+    MEMBER_RATE, MEMBER_STATUS_BYTES,
+};
+use crate::members::{Members, STATUS_PATH, slow};
 use crate::tracker_client::TrackerAddress;
 
 type Answer = oneshot::Sender<Result<AnnounceReply, AnnounceError>>;
@@ -76,7 +82,9 @@ struct Failing {
 }
 
 pub(super) struct Task {
-    url: String,
+    members: Members,
+    /// The member that was told last.
+    at: Option<TrackerAddress>,
     identity: Identity,
     http: Http,
     tempo: Tempo,
@@ -99,14 +107,15 @@ pub(super) struct Task {
 
 impl Task {
     pub(super) fn new(
-        tracker: &TrackerAddress,
+        members: Members,
         identity: Identity,
         http: Http,
         tempo: Tempo,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
         Self {
-            url: format!("http://{tracker}/api/v1/lease"),
+            members,
+            at: None,
             identity,
             http,
             interval: Duration::from_millis(*tempo.interval.start()),
@@ -241,7 +250,7 @@ impl Task {
             Err(error) => {
                 let wait = self.failing.take().map_or(self.tempo.retry, |failing| failing.wait * 2);
                 let wait = wait.min(self.interval.max(self.tempo.retry));
-                tracing::debug!(url = %self.url, %error, "a lease was not renewed");
+                tracing::debug!(tracker = %self.members.typed(), %error, "a lease was not renewed");
                 self.due = Some(now + wait);
                 self.wanted.clear();
                 for waiting in std::mem::take(&mut self.waiting) {
@@ -271,6 +280,10 @@ impl Task {
             };
             if reply.resync {
                 self.record.lost();
+                if !self.record.is_alive() {
+                    // What it does not know need not be ended.
+                    return Ok(());
+                }
                 resyncs += 1;
                 if resyncs > 2 {
                     return Err(AnnounceError::Refused("it forgets what it was told".into()));
@@ -288,21 +301,103 @@ impl Task {
         }
     }
 
-    /// One message and its answer.
+    /// One message and its answer, of the first member that has one.
     async fn exchange(&mut self, want: &[InfoHash]) -> Result<LeaseReply, AnnounceError> {
+        let begun = Instant::now();
+        let members = self.in_order();
+        let (mut tried, mut last) = (0, AnnounceError::Silent);
+        for member in &members {
+            let left = LEASE_EXCHANGE.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            tried += 1;
+            self.turn_to(member);
+            let haste = if tried < members.len() { Haste::OthersWait } else { Haste::NobodyElse(left) };
+            match self.tell(member, want, haste).await {
+                Ok(reply) => {
+                    self.members.answered(member);
+                    self.learn_members(member);
+                    return Ok(reply);
+                }
+                Err(error) if !is_of_one_member(&error) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(%member, %error, "a member of the tracker does not take the lease");
+                    self.members.failed(member);
+                    last = error;
+                }
+            }
+        }
+        Err(if tried > 1 { AnnounceError::Members { tried, last: Box::new(last) } } else { last })
+    }
+
+    /// The members, the one that has the lease before others: a lease moves only where it must.
+    fn in_order(&self) -> Vec<TrackerAddress> {
+        let mut members = self.members.in_order();
+        let at = members.iter().position(|member| Some(member) == self.at.as_ref());
+        if let Some(at) = at.filter(|_| self.failing.is_none()) {
+            members[..=at].rotate_right(1);
+        }
+        members
+    }
+
+    /// Another member is told everything: what the one before knows is not known to be there.
+    fn turn_to(&mut self, member: &TrackerAddress) {
+        if self.at.as_ref().is_some_and(|at| at != member) {
+            self.record.lost();
+        }
+        self.at = Some(member.clone());
+    }
+
+    /// Tells one member, and hears its answer.
+    async fn tell(
+        &mut self,
+        member: &TrackerAddress,
+        want: &[InfoHash],
+        haste: Haste,
+    ) -> Result<LeaseReply, AnnounceError> {
         let request = self.request(want);
         let body = serde_json::to_vec(&request).map_err(|error| AnnounceError::Unreachable(error.to_string()))?;
-        let request = Request::post(&self.url).header(CONTENT_TYPE, "application/json").body(Full::from(body));
-        let request = request.map_err(|error| AnnounceError::Unreachable(error.to_string()))?;
-        let answer = tokio::time::timeout(LEASE_EXCHANGE, fetch(&self.http, request)).await;
-        let (status, body) = answer.map_err(|_| AnnounceError::Silent)??;
+        let on_the_way = Duration::from_secs_f64(body.len() as f64 / MEMBER_RATE as f64);
+        let request = Request::post(format!("http://{member}/api/v1/lease")).header(CONTENT_TYPE, "application/json");
+        let request = request.body(Full::from(body));
+        let mut request = request.map_err(|error| AnnounceError::Unreachable(error.to_string()))?;
+        let connection = capture_connection(&mut request);
+        let fetched = fetch(&self.http, request, LEASE_REPLY_BYTES);
+        let late = async {
+            match haste {
+                Haste::NobodyElse(left) => tokio::time::sleep(left).await,
+                Haste::OthersWait => slow(Some(&connection), now(), MEMBER_ANSWER + on_the_way).await,
+            }
+        };
+        let (status, body) = tokio::select! {
+            fetched = fetched => fetched?,
+            () = late => return Err(AnnounceError::Silent),
+        };
         match serde_json::from_slice::<LeaseReply>(&body) {
             Ok(LeaseReply { failure: Some(reason), .. }) => Err(AnnounceError::Refused(shown(&reason))),
             Ok(reply) if status.is_success() => Ok(reply),
             Ok(_) => Err(AnnounceError::Status(status.as_u16())),
             Err(_) if !status.is_success() => Err(AnnounceError::Status(status.as_u16())),
-            Err(error) => Err(AnnounceError::Refused(format!("its answer is not one to a lease: {error}"))),
+            Err(error) => Err(AnnounceError::Foreign(error.to_string())),
         }
+    }
+
+    /// Asks a member that answers who the others are, over the connection that it answered on, while nobody waits.
+    fn learn_members(&self, member: &TrackerAddress) {
+        if !self.members.is_due(now()) {
+            return;
+        }
+        let (members, member, http) = (self.members.clone(), member.clone(), self.http.clone());
+        tokio::spawn(async move {
+            let Ok(request) = Request::get(format!("http://{member}{STATUS_PATH}")).body(Full::default()) else {
+                return;
+            };
+            let fetched = tokio::time::timeout(LEASE_EXCHANGE, fetch(&http, request, MEMBER_STATUS_BYTES)).await;
+            if let Ok(Ok((StatusCode::OK, body))) = fetched {
+                members.learn(&member, &body);
+            }
+        });
     }
 
     fn request(&mut self, want: &[InfoHash]) -> LeaseRequest {
@@ -323,10 +418,33 @@ impl Task {
     }
 }
 
-async fn fetch(http: &Http, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), AnnounceError> {
+/// How long one member is waited for.
+#[derive(Debug, Clone, Copy)]
+enum Haste {
+    /// Others can be told in its place.
+    OthersWait,
+    /// It is the last: as long as there is time.
+    NobodyElse(Duration),
+}
+
+/// Whether another member may do better.
+fn is_of_one_member(error: &AnnounceError) -> bool {
+    match error {
+        AnnounceError::Unreachable(_) | AnnounceError::Silent | AnnounceError::Foreign(_) => true,
+        AnnounceError::Status(status) => *status >= 400,
+        _ => false,
+    }
+}
+
+/// The time as those count it who do not run on tokio's.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+async fn fetch(http: &Http, request: Request<Full<Bytes>>, most: usize) -> Result<(StatusCode, Bytes), AnnounceError> {
     let response = http.request(request).await.map_err(|error| AnnounceError::Unreachable(cause(&error)))?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), LEASE_REPLY_BYTES).collect().await;
+    let body = Limited::new(response.into_body(), most).collect().await;
     let body = body.map_err(|error| AnnounceError::Unreachable(cause(error.as_ref())))?;
     Ok((status, body.to_bytes()))
 }

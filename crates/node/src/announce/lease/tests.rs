@@ -73,7 +73,7 @@ fn hex(number: u8) -> String {
 fn quick() -> LeaseTrackers {
     let millis = Duration::from_millis;
     let tempo = Tempo { pause: millis(5), retry: millis(20), interval: 30..=50 };
-    LeaseTrackers::at_tempo(vec![], tempo)
+    LeaseTrackers::at_tempo(vec![], MemberBook::default(), tempo)
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn an_item_is_told_at_once_and_its_peers_come_back() {
     let peers = [(hex(1), vec!["1.2.3.4:5".to_owned(), "nonsense".to_owned(), "1.2.3.4:0".to_owned()])].into();
     let mut tracker =
         Tracker::start(vec![LeaseReply { revision: 1, interval: 15, peers, ..LeaseReply::default() }]).await;
-    let leases = LeaseTrackers::new(vec!["10.9.8.7".into(), "1.2.3.4:9".into()]);
+    let leases = LeaseTrackers::new(vec!["10.9.8.7".into(), "1.2.3.4:9".into()], MemberBook::default());
     let reply = leases.announce(&tracker.address, &announce(1, AnnounceEvent::Started, 7, 50)).await.unwrap();
     assert_eq!(reply.peers, ["1.2.3.4:5".parse().unwrap()]);
     assert_eq!(reply.interval, Duration::from_secs(15));
@@ -99,7 +99,7 @@ async fn an_item_is_told_at_once_and_its_peers_come_back() {
 #[tokio::test]
 async fn what_many_torrents_say_at_once_is_one_message() {
     let mut tracker = Tracker::start(vec![]).await;
-    let leases = LeaseTrackers::new(vec![]);
+    let leases = LeaseTrackers::new(vec![], MemberBook::default());
     let announces: Vec<_> = (0..100).map(|number| announce(number, AnnounceEvent::Started, 0, 0)).collect();
     let all = announces.iter().map(|announce| leases.announce(&tracker.address, announce));
     assert!(futures_util::future::join_all(all).await.iter().all(Result::is_ok));
@@ -115,7 +115,7 @@ async fn what_many_torrents_say_at_once_is_one_message() {
 #[tokio::test]
 async fn who_says_nothing_new_and_wants_nothing_is_answered_without_a_message() {
     let mut tracker = Tracker::start(vec![]).await;
-    let leases = LeaseTrackers::new(vec![]);
+    let leases = LeaseTrackers::new(vec![], MemberBook::default());
     leases.announce(&tracker.address, &announce(1, AnnounceEvent::Started, 0, 0)).await.unwrap();
     for _ in 0..50 {
         leases.announce(&tracker.address, &announce(1, AnnounceEvent::Regular, 0, 0)).await.unwrap();
@@ -161,7 +161,7 @@ async fn a_tracker_that_forgot_us_hears_everything_again() {
 async fn a_tracker_that_asks_for_everything_for_ever_is_no_loop() {
     let resync = || LeaseReply { resync: true, interval: 15, ..LeaseReply::default() };
     let tracker = Tracker::start((0..10).map(|_| resync()).collect()).await;
-    let leases = LeaseTrackers::new(vec![]);
+    let leases = LeaseTrackers::new(vec![], MemberBook::default());
     let asked = leases.announce(&tracker.address, &announce(1, AnnounceEvent::Started, 5, 0)).await;
     assert!(matches!(asked, Err(AnnounceError::Refused(_))), "{asked:?}");
 }
@@ -201,7 +201,7 @@ async fn a_tracker_that_is_not_there_is_an_error_for_now_and_told_when_it_is() {
 #[tokio::test]
 async fn the_last_item_to_go_ends_the_lease() {
     let mut tracker = Tracker::start(vec![]).await;
-    let leases = LeaseTrackers::new(vec![]);
+    let leases = LeaseTrackers::new(vec![], MemberBook::default());
     leases.announce(&tracker.address, &announce(1, AnnounceEvent::Started, 5, 0)).await.unwrap();
     leases.announce(&tracker.address, &announce(1, AnnounceEvent::Stopped, 5, 0)).await.unwrap();
     assert!(!tracker.next().await.stopped);
@@ -214,7 +214,7 @@ async fn the_last_item_to_go_ends_the_lease() {
 async fn in_a_hurry_nothing_waits_for_others_to_join_its_message() {
     let mut tracker = Tracker::start(vec![]).await;
     let tempo = Tempo { pause: 100 * LONG, ..Tempo::default() };
-    let leases = LeaseTrackers::at_tempo(vec![], tempo);
+    let leases = LeaseTrackers::at_tempo(vec![], MemberBook::default(), tempo);
     leases.announce(&tracker.address, &announce(1, AnnounceEvent::Started, 5, 0)).await.unwrap();
     assert!(!tracker.next().await.stopped);
     let stopped = announce(1, AnnounceEvent::Stopped, 5, 0);
@@ -249,7 +249,7 @@ async fn who_joins_is_there_with_nothing_until_it_stops() {
 #[tokio::test]
 async fn leases_end_when_their_owner_is_dropped() {
     let mut tracker = Tracker::start(vec![]).await;
-    let leases = LeaseTrackers::new(vec![]);
+    let leases = LeaseTrackers::new(vec![], MemberBook::default());
     leases.announce(&tracker.address, &announce(1, AnnounceEvent::Started, 5, 0)).await.unwrap();
     drop(leases);
     assert!(!tracker.next().await.stopped);
