@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use obt_node::members::MemberBook;
 use serde::Deserialize;
 
 use crate::args::Common;
@@ -75,6 +76,8 @@ pub(crate) struct Settings {
     pub(crate) download_rate: Option<u64>,
     /// Bytes per second.
     pub(crate) upload_rate: Option<u64>,
+    /// Where else trackers can be asked.
+    pub(crate) members: MemberBook,
 }
 
 impl Settings {
@@ -82,7 +85,7 @@ impl Settings {
     pub(crate) fn new(common: &Common) -> anyhow::Result<Self> {
         let file = common.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
         let rate = |flag: Option<Rate>, file: Option<Rate>| flag.or(file).map(|rate| rate.0);
-        Ok(Self {
+        let mut settings = Self {
             state: common.state.clone().or(file.state),
             peer_listen: Listen::new(common.peer_listen.or(file.peer_listen), PEER_PORT),
             tracker_listen: Listen::new(common.tracker_listen.or(file.tracker_listen), TRACKER_PORT),
@@ -91,7 +94,12 @@ impl Settings {
             key_file: common.key_file.clone().or(file.key_file),
             download_rate: rate(common.download_rate, file.download_rate),
             upload_rate: rate(common.upload_rate, file.upload_rate),
-        })
+            members: MemberBook::default(),
+        };
+        if let Ok(state) = settings.state() {
+            settings.members = MemberBook::in_state(&state);
+        }
+        Ok(settings)
     }
 
     /// The state folder: the one named, or the platform's data folder.

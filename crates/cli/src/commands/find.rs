@@ -3,14 +3,15 @@
 use obt_node::api_types::Item;
 
 use crate::args::Find;
-use crate::commands::service::{tell_tracker, tracker_client};
+use crate::commands::service::{asked, tell_tracker, tracker_client};
 use crate::output::{Output, Status, plain};
 use crate::quantity::show_bytes;
+use crate::settings::Settings;
 
-pub(crate) async fn run(args: Find, output: Output) -> anyhow::Result<Status> {
-    let client = tracker_client(&args.tracker)?;
+pub(crate) async fn run(args: Find, settings: &Settings, output: Output) -> anyhow::Result<Status> {
+    let client = tracker_client(&args.tracker, settings)?;
     let text = args.text.join(" ");
-    let items = client.find(&text, args.limit as usize).await.map_err(tell_tracker)?;
+    let items = asked(&client, client.find(&text, args.limit as usize)).await.map_err(tell_tracker)?;
     let status = if items.is_empty() { Status::Incomplete } else { Status::Done };
     if output.is_json() {
         output.value(&items)?;

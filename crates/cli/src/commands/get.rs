@@ -31,7 +31,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(args: Get, settings: &Settings, output: Output, stop: Stop) -> anyhow::Result<Status> {
     let argument = name_argument(&args.name)?;
-    let client = tracker_client(&args.tracker)?;
+    let client = tracker_client(&args.tracker, settings)?;
     if args.stdout {
         return stdout::run(&client, &argument, args.wait, settings, output, stop).await;
     }

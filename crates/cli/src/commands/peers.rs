@@ -3,13 +3,14 @@
 use obt_node::api_types::{PeerEntry, PeerItem};
 
 use crate::args::Peers;
-use crate::commands::service::{tell_tracker, tracker_client};
+use crate::commands::service::{asked, tell_tracker, tracker_client};
 use crate::output::{Output, Status, plain};
 use crate::quantity::show_bytes;
+use crate::settings::Settings;
 
-pub(crate) async fn run(args: Peers, output: Output) -> anyhow::Result<Status> {
-    let client = tracker_client(&args.tracker)?;
-    let list = client.peers().await.map_err(tell_tracker)?;
+pub(crate) async fn run(args: Peers, settings: &Settings, output: Output) -> anyhow::Result<Status> {
+    let client = tracker_client(&args.tracker, settings)?;
+    let list = asked(&client, client.peers()).await.map_err(tell_tracker)?;
     let status = if list.peers.is_empty() { Status::Incomplete } else { Status::Done };
     if output.is_json() {
         output.value(&list.peers)?;

@@ -10,7 +10,7 @@ use obt_node::names::NameArgument;
 use obt_node::node::Node;
 use obt_node::requester::{NOBODY, Patience, Prospect, is_held, nobody_has, resolve};
 use obt_node::torrent::{Afterwards, TorrentHandle};
-use obt_node::tracker_client::{TrackerAddress, TrackerClient};
+use obt_node::tracker_client::TrackerAddress;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -116,7 +116,7 @@ async fn fetch(
     folder: PathBuf,
     output: Output,
 ) -> anyhow::Result<()> {
-    let client = TrackerClient::new(tracker);
+    let client = node.tracker_client(&tracker);
     let resolved = resolve(&client, name).await.map_err(tell_resolve)?;
     if !is_held(&resolved.item) {
         anyhow::bail!("{}", nobody_has(&resolved.item));

@@ -7,18 +7,18 @@ use obt_node::tracker_client::{Replace, TrackerClient};
 use crate::args::Publish;
 use crate::commands::find::lookalikes;
 use crate::commands::inspect::read_torrent;
-use crate::commands::service::{publishing_key, tell_tracker, tracker_address};
+use crate::commands::service::{asked, publishing_key, tell_tracker, tracker_address};
 use crate::output::{Output, Status, Told, plain};
 use crate::settings::Settings;
 
 pub(crate) async fn run(args: Publish, settings: &Settings, output: Output) -> anyhow::Result<Status> {
-    let client = TrackerClient::new(tracker_address(&args.tracker)?);
+    let client = TrackerClient::of(settings.members.of(&tracker_address(&args.tracker)?));
     let (metainfo, torrent) = read_torrent(&args.torrent)?;
     let name = args.name.unwrap_or_else(|| metainfo.info.name.clone());
     let name = parse_name(&name)?;
     let key = publishing_key(settings, &StateFolder::open(&settings.state()?)?)?;
     let replace = if args.replace { Replace::Yes } else { Replace::No };
-    let published = client.publish(&name, &[torrent], replace, &key).await.map_err(tell_tracker)?;
+    let published = asked(&client, client.publish(&name, &[torrent], replace, &key)).await.map_err(tell_tracker)?;
     if output.is_json() {
         output.value(&published)?;
     } else {

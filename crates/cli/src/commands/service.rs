@@ -1,6 +1,8 @@
 //! What several commands begin with: a client of a tracker, a node, a key; and how their errors are told.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use obt_node::config::{NodeConfig, PeerListen, PeerPort};
 use obt_node::keyring::{read_key, read_or_make_key};
@@ -12,17 +14,33 @@ use obt_node::server::{
 use obt_node::signing::Keypair;
 use obt_node::state::StateFolder;
 use obt_node::tracker_client::{TrackerAddress, TrackerClient, TrackerError};
+use tokio::time::timeout;
 
 use crate::args::{self, PublishPolicy};
 use crate::commands::daemon::outward_address;
 use crate::output::Told;
 use crate::settings::Settings;
 
+/// How much longer than its answer a command may take to learn the tracker's members.
+const LEARN: Duration = Duration::from_millis(250);
+
 /// A client of the tracker that was typed as two words.
-pub(crate) fn tracker_client(typed: &args::TrackerAddress) -> anyhow::Result<TrackerClient> {
+pub(crate) fn tracker_client(typed: &args::TrackerAddress, settings: &Settings) -> anyhow::Result<TrackerClient> {
     let address = TrackerAddress::new(&typed.host, typed.port);
     let address = address.map_err(|_| Told::failed(format!("{:?} is not a host name or address", typed.host)))?;
-    Ok(TrackerClient::new(address))
+    Ok(TrackerClient::of(settings.members.of(&address)))
+}
+
+/// The answer to the one question of a command. Beside it the client learns where else it could be asked, for the next
+/// time that this tracker is.
+pub(crate) async fn asked<T, E>(client: &TrackerClient, question: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let (mut question, mut learning) = (pin!(question), pin!(client.learn_members()));
+    let answer = tokio::select! {
+        answer = &mut question => answer?,
+        () = &mut learning => return question.await,
+    };
+    let _ = timeout(LEARN, learning).await;
+    Ok(answer)
 }
 
 /// The tracker that was typed as `HOST:PORT`.
@@ -62,6 +80,7 @@ pub(crate) async fn start_node(settings: &Settings) -> anyhow::Result<Node> {
         download_rate: settings.download_rate,
         upload_rate: settings.upload_rate,
         advertise: settings.advertise.iter().cloned().collect(),
+        members: settings.members.clone(),
         ..NodeConfig::default()
     };
     let hint = "`--peer-listen ADDR:PORT` chooses another place, port 0 any free one";
