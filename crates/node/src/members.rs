@@ -160,7 +160,7 @@ impl Members {
         }
         list.due = Instant::now() + MEMBERS_FRESH;
         list.ids = ids.into_iter().take(MEMBERS).collect();
-        let mut known = members_in(told);
+        let mut known = members_in(told, &self.shared.typed);
         if !known.contains(&self.shared.typed) {
             known.push(self.shared.typed.clone());
         }
@@ -249,25 +249,26 @@ struct Member {
 }
 
 /// As many of the members as are remembered, voters before learners.
-fn members_in(told: Vec<Member>) -> Vec<TrackerAddress> {
+fn members_in(told: Vec<Member>, typed: &TrackerAddress) -> Vec<TrackerAddress> {
     let (learners, voters): (Vec<_>, Vec<_>) = told.into_iter().partition(|member| member.role == "learner");
     let mut known = Vec::new();
     for member in voters.into_iter().chain(learners) {
-        known.extend(parse_member(&member.address).filter(|address| !known.contains(address)));
+        known.extend(parse_member(&member.address, typed).filter(|address| !known.contains(address)));
     }
     known.truncate(MEMBERS);
     known
 }
 
 /// An address that a tracker may send us to: a machine's, or a plain name. A name that ends in a number is one of the
-/// spellings of an address that only some resolvers know.
-fn parse_member(text: &str) -> Option<TrackerAddress> {
+/// spellings of an address that only some resolvers know. This machine is meant only by a tracker on this machine.
+fn parse_member(text: &str, typed: &TrackerAddress) -> Option<TrackerAddress> {
     let address: TrackerAddress = text.parse().ok()?;
     let usable = match address.host().parse::<IpAddr>() {
         Ok(ip) => reach(ip) != Reach::Nowhere,
         Err(_) => address.host().rsplit('.').next().is_some_and(|label| label.starts_with(|c: char| c.is_alphabetic())),
     };
-    usable.then_some(address)
+    let in_reach = is_this_machine(typed) || !is_this_machine(&address);
+    (usable && in_reach).then_some(address)
 }
 
 fn is_id(id: &str) -> bool {
@@ -335,7 +336,7 @@ impl MemberFile {
         }
         let mut order = Vec::new();
         for text in &kept.members {
-            let member = if *text == kept.tracker { Some(typed.clone()) } else { parse_member(text) };
+            let member = if *text == kept.tracker { Some(typed.clone()) } else { parse_member(text, typed) };
             order.extend(member.filter(|member| !order.contains(member)));
         }
         Some(Kept { order, ids: kept.ids.into_iter().filter(|id| is_id(id)).collect() })

@@ -95,6 +95,9 @@ fn a_tracker_sends_nobody_to_what_is_no_place() {
         "http://host:1",
         "h\u{f6}st:1",
         "host:65536",
+        "127.0.0.1:22",
+        "[::1]:22",
+        "localhost:22",
         "",
     ];
     for text in bad {
