@@ -14,7 +14,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 pub use client::TlsTransport;
@@ -27,6 +29,7 @@ use crate::cluster::{Cluster, Incoming};
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::failure::StartError;
+use crate::raft::NodeId;
 
 /// What a member's connection asks for in its first message; the version changes with the frames.
 const MEMBER_PROTOCOL: &[u8] = b"obt-member/1";
@@ -89,6 +92,12 @@ impl Linked {
         *self.lock() = Some(Listening { port, accepting });
         self.cluster.describe(|member| member.addresses = addresses);
         Ok(())
+    }
+
+    /// The batches of soft state that other members send: for whoever asks first.
+    pub fn take_soft(&mut self) -> mpsc::Receiver<(NodeId, Bytes)> {
+        let (_, nothing) = mpsc::channel(1);
+        std::mem::replace(&mut self.incoming.soft, nothing)
     }
 
     /// Where it listens.

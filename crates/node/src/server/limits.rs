@@ -88,3 +88,6 @@ pub(super) const SETTLE: Duration = Duration::from_secs(1);
 
 /// Names that the tracker's own key may own: every file of a large folder that its machine shares.
 pub(super) const OWN_NAMES: u32 = 1_000_000;
+
+/// Time until a member that did not take announces is tried again: as long as news wait anyway.
+pub(super) const LINK_PAUSE: Duration = Duration::from_secs(1);

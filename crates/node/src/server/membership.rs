@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use obt_catalogue::FORMAT;
 pub use obt_cluster::Timing;
 use obt_cluster::links::{Linked, NodeKey};
-use obt_cluster::raft::Member;
+use obt_cluster::raft::{Member, NodeId};
 use obt_cluster::{Config, FatalHook, Origin, StartError};
+use tokio::sync::mpsc;
 
 use super::changes::Changes;
 use super::clock::now_ms;
@@ -38,6 +40,9 @@ pub struct ClusterConfig {
     pub timing: Timing,
 }
 
+/// Announces that other members tell.
+pub(super) type Soft = mpsc::Receiver<(NodeId, Bytes)>;
+
 /// A member that runs.
 pub(super) struct Membership {
     linked: Arc<Linked>,
@@ -56,7 +61,7 @@ impl Membership {
         changes: &Changes,
         bound: &Bound,
         advertise: Option<&Advertise>,
-    ) -> Result<(Self, Running), StartError> {
+    ) -> Result<(Self, Running, Soft), StartError> {
         let at = bound.sockets.first().and_then(|socket| socket.local_addr().ok());
         let at = at.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |addr| addr.ip());
         let advertised = advertise.map(|advertise| advertise.host.clone());
@@ -88,7 +93,9 @@ impl Membership {
             timing: config.timing,
         };
         let key = NodeKey::load_or_make(&state.member_key())?;
-        let linked = Arc::new(Linked::start(settings, key).await?);
+        let mut linked = Linked::start(settings, key).await?;
+        let soft = linked.take_soft();
+        let linked = Arc::new(linked);
         let this = Self { linked, listen: config.listen, host, at };
         let running = Running { linked: Arc::clone(&this.linked), ended };
         let cluster = &this.linked.cluster;
@@ -97,7 +104,7 @@ impl Membership {
             this.open_port()?;
         }
         this.linked.cluster.joined(limits::JOIN).await?;
-        Ok((this, running))
+        Ok((this, running, soft))
     }
 
     /// Opens the port for other members, where it is not open.
@@ -116,6 +123,11 @@ impl Membership {
         };
         let port = listener.local_addr()?.port();
         self.linked.listen(listener, vec![origin::with_port(&self.host, port)])
+    }
+
+    /// The address under which others reach this machine, where it is known as one.
+    pub(super) fn home(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
     }
 
     pub(super) fn linked(&self) -> &Linked {

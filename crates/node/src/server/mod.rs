@@ -11,6 +11,7 @@ mod clock;
 mod connections;
 mod error;
 mod events;
+mod exchange;
 mod files;
 mod items;
 mod lane;
@@ -182,7 +183,7 @@ impl TrackerServer {
         let mut bound = listen::bind(config.listen).map_err(unbound)?;
         let (changes, told) = changes::queue();
         let advertise = config.advertise.as_ref();
-        let (membership, running) =
+        let (membership, running, soft) =
             Membership::start(config.cluster.clone(), &config.state, &changes, &bound, advertise).await?;
         let cluster = membership.linked().cluster.clone();
         let path = config.state.catalogue();
@@ -221,6 +222,8 @@ impl TrackerServer {
         changes::hold_what_is_named(&app).await.map_err(StartError::Catalogue)?;
         let mut this = Self::serve(app, bound, udp, publisher, stop, running);
         this.tasks.spawn(changes::run(Arc::downgrade(&this.app), changes, told));
+        let home = this.app.membership.home();
+        this.tasks.spawn(exchange::run(Arc::clone(&this.app.state), cluster, soft, home));
         if let Some(settling) = settling {
             this.tasks.spawn(async move {
                 if let Err(error) = settling.await {

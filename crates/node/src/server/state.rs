@@ -5,6 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use obt_tracker::exchange::Store;
 use obt_tracker::leases::Leases;
 use obt_tracker::swarms::{self, Shared, Size};
 use obt_tracker::{Change, Shard, Shards, StoreConfig, SwarmPeer, SwarmStats};
@@ -24,6 +25,13 @@ impl Shards for &TrackerState {
 
     fn visit<R>(&mut self, place: usize, work: impl FnOnce(&mut Shard, &Shared) -> R) -> R {
         work(&mut lock(&self.shards[place]), &self.shared)
+    }
+}
+
+impl Store for &TrackerState {
+    fn with_leases<R>(&mut self, work: impl FnOnce(&mut Leases, &mut Self) -> R) -> R {
+        let state: &TrackerState = self;
+        work(&mut state.leases(), self)
     }
 }
 

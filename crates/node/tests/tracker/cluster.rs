@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use obt_node::server::{Role, TrackerConfig, TrackerListen, TrackerPort, TrackerServer};
 use obt_node::state::StateFolder;
+use obt_wire::{InfoHashes, Sha1Hash};
 use tempfile::TempDir;
 
 use crate::support::{Answer, PATIENCE, Tracker, file};
@@ -90,6 +91,43 @@ async fn what_one_member_takes_all_have_and_let_go() {
         assert_eq!(member.get("/api/v1/items/a?consistent=1").await.status, 404);
         until("let go", async || member.server.state().pinned().is_empty().then_some(())).await;
     }
+    stop(members).await;
+}
+
+/// A stock client's announce of a swarm that no name holds.
+async fn announce(member: &Tracker, port: u16, left: u64, event: &str) {
+    let path = format!(
+        "/announce?info_hash={}&peer_id=-XX0001-{port:012}&port={port}&uploaded=0&downloaded=0&left={left}&event={event}",
+        "%07".repeat(20)
+    );
+    assert_eq!(member.get(&path).await.status, 200);
+}
+
+async fn until_it_counts(member: &Tracker, seeds: u32, leechers: u32) {
+    let hashes = InfoHashes { v1: Some(Sha1Hash([7; 20])), v2: None };
+    until("the members agree", async || {
+        let stats = member.server.state().stats(&hashes, Instant::now());
+        ((stats.seeds, stats.leechers) == (seeds, leechers)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_announces_to_one_member_is_known_to_all() {
+    let mut members = three().await;
+    announce(&members[0], 7001, 0, "started").await;
+    announce(&members[1], 7002, 9, "started").await;
+    for member in &members {
+        until_it_counts(member, 1, 1).await;
+    }
+    announce(&members[1], 7002, 0, "completed").await;
+    announce(&members[0], 7001, 0, "stopped").await;
+    for member in &members {
+        until_it_counts(member, 1, 0).await;
+    }
+    let late = join(&members[0]).await;
+    until_it_counts(&late, 1, 0).await;
+    members.push(late);
     stop(members).await;
 }
 
