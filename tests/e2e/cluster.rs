@@ -38,6 +38,13 @@ fn a_leader_that_is_killed_is_not_missed() {
     lab.file("data/y", b"later");
     let _one = lab.publish(&members[1].1, "one", ["data/x"]);
 
+    // Who announces to one member is known to all.
+    for (number, (_, member)) in members.iter().enumerate() {
+        member.until_held("x", 1);
+        lab.get(member, "x", &format!("early-{number}")).ends().exits(0);
+        assert_holds(lab.path(format!("early-{number}")).join("x"), &bytes);
+    }
+
     let led = status(&lab, "tracker");
     let is_leader = |state: &str| status(&lab, state)["id"] == led["leader"];
     let at = members.iter().position(|(state, _)| is_leader(state)).unwrap();
@@ -50,10 +57,11 @@ fn a_leader_that_is_killed_is_not_missed() {
         lab.get(member, &state, &format!("got-{number}")).ends().exits(0);
         assert_holds(lab.path(format!("got-{number}")).join(&state), b"later");
     }
-    // What was published before is there.
-    for (_, member) in &members {
-        let item = crate::http::get(member.socket(), "/api/v1/items/x").json();
-        assert_eq!(item["version"], 1);
+    // What was published before is there, and its holder, whichever member it had announced to.
+    for (number, (_, member)) in members.iter().enumerate() {
+        member.until_held("x", 1);
+        lab.get(member, "x", &format!("again-{number}")).ends().exits(0);
+        assert_holds(lab.path(format!("again-{number}")).join("x"), &bytes);
     }
 }
 
