@@ -86,3 +86,11 @@ fn a_tracker_that_does_not_run_cannot_be_asked_and_a_line_that_is_none_is_refuse
     lab.run(["cluster", "status", "--state", "tracker"]).fails(2, "no tracker can be asked");
     lab.run(["tracker", "--state", "tracker", "--join", "nonsense"]).fails(2, "not a join line");
 }
+
+#[test]
+fn a_tracker_alone_starts_without_a_warning() {
+    let lab = Lab::new();
+    let tracker = lab.tracker();
+    let told = tracker.obt.stop().exits(0).err;
+    assert!(!told.contains("WARN"), "{told}");
+}

@@ -49,7 +49,11 @@ fn start_log(verbose: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("OBT_LOG").unwrap_or_else(|_| {
-        EnvFilter::new(format!("warn,obt={level},obt_node={level},obt_cluster={level},obt_swarm={level}"))
+        // It warns of what is usual in elections; what matters of it is told by ours.
+        let raft = if verbose < 2 { "error" } else { "warn" };
+        EnvFilter::new(format!(
+            "warn,openraft={raft},obt={level},obt_node={level},obt_cluster={level},obt_swarm={level}"
+        ))
     });
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
