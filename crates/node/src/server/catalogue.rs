@@ -65,21 +65,28 @@ impl CatalogueTasks {
         blob: Option<Bytes>,
     ) -> Result<Outcome, CatalogueFailure> {
         let seen = self.changes.expect(id);
-        let outcome = match self.cluster.propose(id, command.clone(), blob.clone()).await {
-            // The same id: it is applied once, however often it is asked for.
-            Err(ClusterFailure::Unknown) => self.cluster.propose(id, command, blob).await?,
-            known => known?,
-        };
+        let outcome = self.propose(id, command, blob).await?;
         // This member may be behind the one that answered; where it stays so, what was asked for is done anyway.
         let _ = timeout(limits::OWN_TURN, seen.wait()).await;
         Ok(outcome)
     }
 
+    async fn propose(&self, id: CommandId, command: Command, blob: Option<Bytes>) -> Result<Outcome, CatalogueFailure> {
+        match self.cluster.propose(id, command.clone(), blob.clone()).await {
+            // The same id: it is applied once, however often it is asked for.
+            Err(ClusterFailure::Unknown) => Ok(self.cluster.propose(id, command, blob).await?),
+            known => Ok(known?),
+        }
+    }
+
     /// Applies a command of the tracker itself, under an id that nobody repeats.
     pub(super) async fn apply_own(&self, command: Command) -> Result<Outcome, CatalogueFailure> {
-        let mut id = [0; 16];
-        getrandom::fill(&mut id).map_err(|_| CatalogueFailure::Closed)?;
-        self.apply(CommandId(id), command, None).await
+        self.apply(own_id()?, command, None).await
+    }
+
+    /// The same before the server has started, when nobody looks at what is to be seen.
+    pub(super) async fn settle_own(&self, command: Command) -> Result<Outcome, CatalogueFailure> {
+        self.propose(own_id()?, command, None).await
     }
 
     /// Lets the catalogue's thread do something that is no command.
@@ -119,6 +126,12 @@ impl CatalogueTasks {
         drop(permit);
         answer
     }
+}
+
+fn own_id() -> Result<CommandId, CatalogueFailure> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|_| CatalogueFailure::Closed)?;
+    Ok(CommandId(id))
 }
 
 impl Readers {

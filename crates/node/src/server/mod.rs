@@ -325,7 +325,7 @@ async fn settle(catalogue: CatalogueTasks, key: PublicKey, policy: Option<Publis
     commands.extend(policy.map(|policy| Command::SetPublishPolicy { policy }));
     for command in commands {
         loop {
-            match catalogue.apply_own(command.clone()).await {
+            match catalogue.settle_own(command.clone()).await {
                 Ok(_) => break,
                 Err(CatalogueFailure::Cluster(ClusterFailure::NoLeader | ClusterFailure::NoQuorum)) => {
                     tokio::time::sleep(limits::SETTLE).await;
