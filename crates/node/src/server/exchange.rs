@@ -77,7 +77,8 @@ pub(super) async fn run(
                 Action::Send { to, batch } => links.send(to.0, batch.into()),
                 Action::Close { member, why } => {
                     tracing::warn!(member = member.0, %why, "a member tells what cannot be read");
-                    links.close(member.0);
+                    exchange.handle_event(Event::LinkDown(member), &mut store, Instant::now());
+                    links.begin_anew(member.0);
                 }
             }
         }
@@ -127,11 +128,13 @@ impl Links {
         }
     }
 
-    /// Begins anew with a member that is still one.
-    fn close(&mut self, member: NodeId) {
-        if self.senders.remove(&member).is_some() {
-            self.open(member);
-        }
+    /// Counts a link as up again after a pause. Its task goes on: a second one could be overtaken by the end of the first.
+    fn begin_anew(&mut self, member: NodeId) {
+        let told = self.told.clone();
+        self.tasks.spawn(async move {
+            tokio::time::sleep(LINK_PAUSE).await;
+            let _ = told.send(Word::Up(member)).await;
+        });
     }
 }
 
@@ -140,10 +143,8 @@ impl Links {
 async fn carry(cluster: Cluster, to: NodeId, mut batches: mpsc::Receiver<Bytes>, told: mpsc::Sender<Word>) {
     while told.send(Word::Up(to)).await.is_ok() {
         loop {
-            let Some(batch) = batches.recv().await else {
-                let _ = told.send(Word::Down(to)).await;
-                return;
-            };
+            // It is no member any more, which the exchange knows.
+            let Some(batch) = batches.recv().await else { return };
             if let Err(error) = cluster.send_soft(to, batch).await {
                 tracing::debug!(member = to, %error, "announces are not told to a member");
                 break;
