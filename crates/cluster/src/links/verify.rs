@@ -73,6 +73,11 @@ pub(crate) fn key_of(certificate: &CertificateDer<'_>) -> Result<MemberKey, Erro
     key.map(MemberKey).ok_or_else(|| CertificateError::BadEncoding.into())
 }
 
+/// Both traits ask for signatures of TLS 1.2, which neither side offers.
+fn no_tls12() -> Error {
+    Error::General("members speak TLS 1.3".to_owned())
+}
+
 impl ServerCertVerifier for PinVerifier {
     fn verify_server_cert(
         &self,
@@ -91,7 +96,7 @@ impl ServerCertVerifier for PinVerifier {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::PeerIncompatible(rustls::PeerIncompatible::Tls13RequiredForQuic))
+        Err(no_tls12())
     }
 
     fn verify_tls13_signature(
@@ -128,7 +133,7 @@ impl ClientCertVerifier for PinVerifier {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::PeerIncompatible(rustls::PeerIncompatible::Tls13RequiredForQuic))
+        Err(no_tls12())
     }
 
     fn verify_tls13_signature(
