@@ -1,6 +1,7 @@
 //! The announces that members of a cluster tell each other, so that whoever asks any of them is told of everybody.
 //!
-//! Each member tells all others what it heard from clients itself, once a second, and never what it heard from members.
+//! Each member tells all others what it heard from clients itself, once a second, and never what it heard from members;
+//! but who begins with nothing is told as well of those that announced to members that are not there to say so.
 //! It owns no peer: it writes into the same shards and leases that answers come from. It does not know what a link is,
 //! only that batches get there or do not; a batch that is lost, doubled or late changes nothing in the end.
 
@@ -26,7 +27,7 @@ use self::wire::{BatchError, Head, Heard, LeaseNews, MemberId, News, PeerNews, R
 use crate::leases::{LeaseChanges, LeaseWord, Leases, Part, Verdict, ago, outside_ip};
 use crate::limits::{BATCH_BYTES, EXCHANGE_INTERVAL, MEMBERS, OLDEST_NEWS};
 use crate::policy::LifeClass;
-use crate::store::{Advertised, Holder, Marks, Note, NoteKey, Said, Shard, Slot, Speaker};
+use crate::store::{Advertised, Marks, Note, NoteKey, Said, Shard, Slot, Speaker};
 use crate::swarms::{self, Shards, Shared, Swarms};
 
 /// Bytes of records after which a batch is closed: the longest record, a part of a lease, still fits then.
@@ -216,18 +217,6 @@ impl Exchange {
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
-    }
-
-    /// Whether this member is the one to note that a holder left: exactly one of those that can see each other is.
-    #[must_use]
-    pub fn notes(&self, holder: &Holder) -> bool {
-        if holder.slot == Slot::HERE {
-            return true;
-        }
-        let speaks = self.slots.get(holder.slot.index()).copied().flatten();
-        let is_linked = |member: MemberId| self.members.get(&member).is_some_and(|member| member.linked);
-        let absent = !speaks.is_some_and(is_linked);
-        absent && self.members.iter().all(|(id, member)| !member.linked || *id > self.me)
     }
 
     /// How much there is of it.
@@ -516,7 +505,7 @@ impl Exchange {
                 break;
             }
             match entry {
-                Entry::Peer(note) => self.write_note(note, seconds, &mut writer),
+                Entry::Peer(note) => self.write_note(note, Slot::HERE, seconds, &mut writer),
                 Entry::Lease(word) => write_lease(word, now, &mut writer),
                 Entry::Counted(hash) => {
                     writer.record(&Record::Counted { hash: *hash, own: self.completions.own(hash) });
@@ -528,17 +517,20 @@ impl Exchange {
         (to, records, now)
     }
 
-    fn write_note(&self, note: &Note, seconds: i64, writer: &mut Writer) {
+    /// Writes what happened to a peer that announced in `slot`.
+    fn write_note(&self, note: &Note, slot: Slot, seconds: i64, writer: &mut Writer) {
         let age = u32::try_from((seconds - i64::from(note.at)).max(0)).unwrap_or(u32::MAX);
         let is_over = |life: u32| age >= life.min(OLDEST_NEWS);
         let news = match note.said {
             Said::Alive | Said::Completed if is_over(note.life.seconds()) => return,
-            Said::Alive | Said::Completed => News::Alive {
-                seed: note.marks.has(Marks::SEED),
-                extra: note.marks.has(Marks::EXTRA),
-                life: note.life.number(),
-                completed: note.said == Said::Completed,
-            },
+            Said::Alive | Said::Completed => {
+                let (seed, extra) = (note.marks.has(Marks::SEED), note.marks.has(Marks::EXTRA));
+                let (life, completed) = (note.life.number(), note.said == Said::Completed);
+                match slot {
+                    Slot::HERE => News::Alive { seed, extra, life, completed },
+                    _ => News::Told { seed, extra, life },
+                }
+            }
             // Whoever it could matter to has forgotten the peer by then.
             Said::Stopped | Said::Ceded(_) if is_over(OLDEST_NEWS) => return,
             Said::Stopped => News::Stopped,
@@ -578,11 +570,16 @@ impl Exchange {
         self.read_news(store, now);
         let (mut notes, mut completed, mut fresh, mut lost) = (Vec::new(), Vec::new(), Vec::new(), false);
         let end = store.shared().places().end;
+        // Of those who announced elsewhere only those whom nobody else would tell of.
+        let told: [bool; Slot::COUNT] = std::array::from_fn(|at| {
+            let speaks = self.slots[at].and_then(|id| self.members.get(&id));
+            at == Slot::HERE.index() || !speaks.is_some_and(|member| member.linked)
+        });
         // What is counted in a swarm has to be what has been read of its completions, so nothing comes between.
         let news = store.with_leases(|leases, store| {
             while place < end && notes.len() + completed.len() < READ {
                 lost |= !store.visit(place, |shard, _| {
-                    shard.write_down(&mut notes, &mut completed);
+                    shard.write_down(|slot| told[slot.index()], &mut notes, &mut completed);
                     shard.drain_notes(&mut fresh)
                 });
                 place += 1;
@@ -602,9 +599,11 @@ impl Exchange {
                 ready.push_back((Bytes::from(writer.take()), now));
             }
         };
-        for note in notes.iter().filter_map(|note| self.outside(note)) {
-            self.write_note(&note, seconds, &mut writer);
-            close(&mut writer, FULL);
+        for (note, slot) in &notes {
+            if let Some(note) = self.outside(note) {
+                self.write_note(&note, *slot, seconds, &mut writer);
+                close(&mut writer, FULL);
+            }
         }
         for (hash, completed) in completed {
             let counted = self.completions.counted(&hash, self.me);
@@ -626,7 +625,7 @@ impl Exchange {
         let mut writer = Writer::default();
         let mut last = None;
         for (client, at) in self.departed.own(after).take(READ) {
-            self.write_note(&Note::stopped(client, at), seconds, &mut writer);
+            self.write_note(&Note::stopped(client, at), Slot::HERE, seconds, &mut writer);
             last = Some(*client);
             if writer.len() >= FULL {
                 break;
@@ -819,7 +818,14 @@ impl Exchange {
         now: Instant,
     ) {
         match record {
-            Record::Swarm { hash, peers } => self.take_peers(id, hash, &peers, aged, speaker, store, now),
+            Record::Swarm { hash, peers } => {
+                let (told, own): (Vec<PeerNews>, Vec<PeerNews>) =
+                    peers.into_iter().partition(|peer| matches!(peer.news, News::Told { .. }));
+                self.take_peers(id, hash, &own, aged, speaker, store, now);
+                // Whoever is told of by others has nobody who would say that it is gone.
+                let nobody = Speaker { slot: Slot::NOBODY, former: None, ..*speaker };
+                self.take_peers(id, hash, &told, aged, &nobody, store, now);
+            }
             Record::Lease { peer_id, age, news } => {
                 let age = Duration::from_millis(u64::from(age) + u64::from(aged));
                 let word = LeaseWord { peer_id, at: ago(age, now).unwrap_or(now), part: part(news) };
@@ -864,6 +870,9 @@ impl Exchange {
         store: &mut impl Store,
         now: Instant,
     ) {
+        if peers.is_empty() {
+            return;
+        }
         let seconds = i64::from(store.shared().seconds(now));
         let aged = (i64::from(aged) + 500) / 1_000;
         let note = |peer: &PeerNews| {
@@ -896,9 +905,16 @@ impl Exchange {
                 let said = if completed { Said::Completed } else { Said::Alive };
                 (said, speaker.slot, marks, LifeClass::from_number(life))
             }
+            News::Told { seed, extra, life } => {
+                let marks = Marks::NONE.with(Marks::SEED, seed).with(Marks::EXTRA, extra);
+                (Said::Alive, speaker.slot, marks, LifeClass::from_number(life))
+            }
             News::Stopped => (Said::Stopped, speaker.slot, Marks::NONE, LifeClass::Short),
             News::Ceded(to) => {
-                let slot = self.members.get(&to).and_then(|member| member.slot).unwrap_or(Slot::NOBODY);
+                let slot = match self.members.get(&to).and_then(|member| member.slot) {
+                    _ if to == self.me => Slot::HERE,
+                    slot => slot.unwrap_or(Slot::NOBODY),
+                };
                 (Said::Ceded(slot), slot, Marks::NONE, LifeClass::Short)
             }
         }

@@ -270,12 +270,43 @@ fn those_of_a_member_that_died_stay_as_long_as_they_would_have_and_those_of_its_
     cluster.link(1, 3);
     cluster.pass(11);
     assert_eq!(cluster.known(2).len(), 3, "that it knows nothing of them does not mean that they are gone");
-    assert_eq!(cluster.known(1).len(), 0, "nobody tells it what it heard of it");
+    assert_eq!(cluster.known(1).len(), 3, "and it is told of them, since nobody announces as often as members restart");
     cluster.seeds(1, 3..5);
     cluster.pass(11);
-    assert_eq!((cluster.known(1).len(), cluster.known(2).len(), cluster.known(3).len()), (2, 4, 4));
+    assert_eq!((cluster.known(1).len(), cluster.known(2).len(), cluster.known(3).len()), (4, 4, 4));
     cluster.pass(7_000);
     assert_eq!((cluster.known(1).len(), cluster.known(2).len(), cluster.known(3).len()), (2, 2, 2));
+}
+
+#[test]
+fn who_joins_while_a_member_is_dead_hears_of_those_that_announced_to_it() {
+    let mut cluster = Cluster::new(3);
+    cluster.seeds(3, 1..4);
+    cluster.pass(20);
+    cluster.kill(3);
+    cluster.pass(20);
+    cluster.start(4);
+    cluster.link(4, 1);
+    cluster.link(4, 2);
+    cluster.pass(11);
+    assert_eq!(cluster.known(4).len(), 3);
+    // One of them leaves, where it can; another goes on elsewhere; the third is silent until its time is over.
+    cluster.announce(1, "10.0.0.1:1", Standing::Stopped, false);
+    cluster.announce(2, "10.0.0.1:2", Standing::Leecher, false);
+    cluster.pass(11);
+    for member in [1, 2, 4] {
+        assert_eq!(cluster.known(member), ["10.0.0.1:2-", "10.0.0.1:3"], "member {member}");
+    }
+    // Full copies that do not name them any more take nobody away who is still there.
+    cluster.kill(4);
+    cluster.start(4);
+    cluster.link(4, 2);
+    cluster.pass(11);
+    assert_eq!(cluster.known(4), ["10.0.0.1:2-", "10.0.0.1:3"]);
+    cluster.pass(7_200);
+    for member in [1, 2, 4] {
+        assert_eq!(cluster.known(member), [""; 0], "nobody keeps the others' news young: member {member}");
+    }
 }
 
 #[test]
@@ -494,37 +525,6 @@ fn a_hybrid_is_one_swarm_at_each_member_that_knows_it() {
     cluster.pass(11);
     assert_eq!(cluster.known(2), ["10.0.1.1:6881"]);
     assert_eq!(cluster.stats(2), stats(1, 0, 0));
-}
-
-#[test]
-fn one_member_notes_who_left() {
-    let mut cluster = Cluster::new(3);
-    for node in cluster.nodes.values_mut() {
-        swarms::pin(&mut node.store, &HASH, 0, cluster.now);
-    }
-    let noted = |cluster: &mut Cluster| -> Vec<u64> {
-        let mut noted = Vec::new();
-        for (member, node) in &mut cluster.nodes {
-            let changes = swarms::drain_changes(&mut node.store);
-            let holders = changes.iter().filter(|change| change.stats.seeds == 0).filter_map(|change| change.holder);
-            noted.extend(holders.filter(|holder| node.exchange.notes(holder)).map(|_| member.0));
-        }
-        noted
-    };
-    cluster.announce(2, "10.0.0.1:1", Standing::Seed, false);
-    cluster.pass(11);
-    assert_eq!(noted(&mut cluster), []);
-    cluster.announce(2, "10.0.0.1:1", Standing::Stopped, false);
-    cluster.pass(11);
-    assert_eq!(noted(&mut cluster), [2]);
-    cluster.announce(2, "10.0.0.1:1", Standing::Seed, false);
-    cluster.pass(11);
-    cluster.kill(2);
-    cluster.pass(7_300);
-    for node in cluster.nodes.values_mut() {
-        swarms::expire(&mut node.store, cluster.now);
-    }
-    assert_eq!(noted(&mut cluster), [1], "the one with the lowest number of those that are left");
 }
 
 #[test]

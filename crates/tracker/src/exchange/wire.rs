@@ -107,6 +107,15 @@ pub enum News {
         /// Its download has just been counted as completed.
         completed: bool,
     },
+    /// It announced to a member that does not say so itself: one that is gone, or began anew. Part of full copies.
+    Told {
+        /// As above.
+        seed: bool,
+        /// As above.
+        extra: bool,
+        /// As above.
+        life: u8,
+    },
     /// It left.
     Stopped,
     /// It announced to this member instead.
@@ -194,6 +203,8 @@ const CEDED: u8 = 4;
 const SEED: u8 = 8;
 const EXTRA: u8 = 16;
 const COMPLETED: u8 = 32;
+/// Who left was not ceded, so both mean something else.
+const TOLD: u8 = STOPPED | CEDED;
 
 /// Whether anybody can announce from there. Where only few can dial it is none of our business.
 pub(crate) fn is_possible(addr: &SocketAddr) -> bool {
@@ -272,6 +283,7 @@ impl Writer {
             News::Alive { seed, extra, life, completed } => {
                 mark(seed, SEED) | mark(extra, EXTRA) | mark(completed, COMPLETED) | (life & 3) << 6
             }
+            News::Told { seed, extra, life } => TOLD | mark(seed, SEED) | mark(extra, EXTRA) | (life & 3) << 6,
             News::Stopped => STOPPED,
             News::Ceded(_) => CEDED,
         };
@@ -504,14 +516,17 @@ impl Records<'_> {
         let news = match marks & !V6 {
             STOPPED => News::Stopped,
             CEDED => News::Ceded(MemberId(u64::from_le_bytes(self.array()?))),
-            marks if marks & (STOPPED | CEDED) != 0 => return Err(BatchError::Number),
             marks => {
-                let life = marks >> 6;
+                let (life, has) = (marks >> 6, |mark: u8| marks & mark != 0);
                 if usize::from(life) >= LifeClass::ALL.len() {
                     return Err(BatchError::Number);
                 }
-                let has = |mark: u8| marks & mark != 0;
-                News::Alive { seed: has(SEED), extra: has(EXTRA), completed: has(COMPLETED), life }
+                let (seed, extra, completed) = (has(SEED), has(EXTRA), has(COMPLETED));
+                match marks & TOLD {
+                    0 => News::Alive { seed, extra, completed, life },
+                    TOLD if !completed => News::Told { seed, extra, life },
+                    _ => return Err(BatchError::Number),
+                }
             }
         };
         Ok(PeerNews { addr, news, age })
@@ -559,7 +574,9 @@ mod tests {
     fn news() -> impl Strategy<Value = PeerNews> {
         let alive = (any::<bool>(), any::<bool>(), 0u8..3, any::<bool>())
             .prop_map(|(seed, extra, life, completed)| News::Alive { seed, extra, life, completed });
-        let news = prop_oneof![4 => alive, 1 => Just(News::Stopped), 1 => any::<u64>().prop_map(|id| News::Ceded(MemberId(id)))];
+        let told =
+            (any::<bool>(), any::<bool>(), 0u8..3).prop_map(|(seed, extra, life)| News::Told { seed, extra, life });
+        let news = prop_oneof![4 => alive, 1 => told, 1 => Just(News::Stopped), 1 => any::<u64>().prop_map(|id| News::Ceded(MemberId(id)))];
         (addr(), news, 0..=OLDEST_NEWS).prop_map(|(addr, news, age)| PeerNews { addr, news, age })
     }
 
@@ -693,6 +710,7 @@ mod tests {
         assert_eq!(refused(&swarm(1, &[SEED, 224, 0, 0, 1, 0, 1, 0])), BatchError::Address);
         assert_eq!(refused(&swarm(1, &[SEED, 10, 0, 0, 1, 0, 1, 0xff, 0xff, 3])), BatchError::Number);
         assert_eq!(refused(&swarm(1, &[STOPPED | SEED, 10, 0, 0, 1, 0, 1, 0])), BatchError::Number);
+        assert_eq!(refused(&swarm(1, &[TOLD | COMPLETED, 10, 0, 0, 1, 0, 1, 0])), BatchError::Number);
         assert_eq!(refused(&swarm(1, &[192, 10, 0, 0, 1, 0, 1, 0])), BatchError::Number);
         assert_eq!(read(&[2]).unwrap_err(), BatchError::Version(2));
         assert_eq!(read(&batch(&Head { incarnation: 0, ..head }, &[])).unwrap_err(), BatchError::Number);

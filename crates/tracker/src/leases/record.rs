@@ -122,7 +122,7 @@ impl Lease {
     }
 
     pub(super) fn tenant(&self, number: u32) -> Tenant<'_> {
-        Tenant { lease: number, endpoints: &self.endpoints, slot: self.slot }
+        Tenant { lease: number, endpoints: &self.endpoints }
     }
 
     /// Notes where the peer is; if that changed, it moves in every swarm. Whether it did.
@@ -155,7 +155,7 @@ impl Lease {
         }
         let old = std::mem::replace(&mut self.endpoints, endpoints);
         for (hash, left) in &self.items {
-            swarms::move_out(shards, hash, &Tenant { lease: number, endpoints: &old, slot: self.slot }, now);
+            swarms::move_out(shards, hash, &Tenant { lease: number, endpoints: &old }, now);
             swarms::settle_in(shards, hash, &self.tenant(number), *left == 0, false, now);
         }
         true

@@ -39,6 +39,10 @@ impl Speaker<'_> {
 
     /// Whether it heard of a peer at `at`, and whoever has it in `slot` at `known`, so that what it says counts.
     fn wins(&self, at: i64, slot: Slot, known: i64) -> bool {
+        if self.slot == Slot::NOBODY {
+            // What is passed on in place of somebody else moves nothing but what is older.
+            return at > known + ROUNDING;
+        }
         if self.is(slot) || (at - known).abs() > ROUNDING {
             return self.is(slot) || at > known;
         }
@@ -111,11 +115,15 @@ impl Shard {
         let mut seed = expired;
         match (note.said, found) {
             (_, Some((_, known))) if known.is_leased() => {}
+            (Said::Ceded(_), Some((_, known))) if !speaker.is(known.source.slot()) => {}
+            (Said::Ceded(_), Some((own, _))) if to == Slot::HERE => {
+                // It came here and left again before the news of its old member did: nobody has it.
+                members::remove(&mut torrent.members, own, key);
+                torrent.members.shrink();
+            }
             (Said::Ceded(_), Some((own, known))) => {
-                if speaker.is(known.source.slot()) {
-                    let source = known.source.at_slot(to);
-                    members::change(&mut torrent.members, own, Peer { source, ..known }, key);
-                }
+                let source = known.source.at_slot(to);
+                members::change(&mut torrent.members, own, Peer { source, ..known }, key);
             }
             (Said::Stopped, Some((own, known))) => {
                 let slot = known.source.slot();
@@ -123,7 +131,7 @@ impl Shard {
                     members::remove(&mut torrent.members, own, key);
                     torrent.members.shrink();
                     if known.is_seed() {
-                        seed = known_addr(&known).map(|addr| (addr, speaker.slot));
+                        seed = known_addr(&known);
                     }
                     if slot == Slot::HERE {
                         // Whoever has it from here is told so from here.
@@ -158,7 +166,7 @@ impl Shard {
                         torrent.touched = seconds;
                     }
                     if marks.has(Marks::SEED) {
-                        seed = note.addr().map(|addr| (addr, speaker.slot)).or(expired);
+                        seed = note.addr().or(expired);
                     }
                 }
             }
@@ -182,18 +190,29 @@ impl Shard {
         self.settle(at, &before, None, now);
     }
 
-    /// Writes down every stock client that announced here, for who begins with nothing, and what was completed.
-    pub(crate) fn write_down(&self, notes: &mut Vec<Note>, completed: &mut Vec<Completed>) {
-        fn own<const N: usize>(hash: &InfoHash, members: &Members, notes: &mut Vec<Note>)
-        where
+    /// Writes down every stock client that was heard of in a slot that is `told`, for who begins with nothing, and what
+    /// was completed.
+    pub(crate) fn write_down(
+        &self,
+        told: impl Fn(Slot) -> bool,
+        notes: &mut Vec<(Note, Slot)>,
+        completed: &mut Vec<Completed>,
+    ) {
+        fn own<const N: usize>(
+            hash: &InfoHash,
+            members: &Members,
+            told: impl Fn(Slot) -> bool,
+            notes: &mut Vec<(Note, Slot)>,
+        ) where
             Members: Has<N>,
         {
-            let own = Has::<N>::view(members).peers.iter().filter(|peer| peer.is_from(Slot::HERE));
-            notes.extend(own.map(|peer| Note::of(hash, peer, Said::Alive)));
+            let peers = Has::<N>::view(members).peers.iter();
+            let plain = peers.filter(|peer| !peer.is_leased() && told(peer.source.slot()));
+            notes.extend(plain.map(|peer| (Note::of(hash, peer, Said::Alive), peer.source.slot())));
         }
         for torrent in &self.torrents {
-            own::<4>(&torrent.hash, &torrent.members, notes);
-            own::<16>(&torrent.hash, &torrent.members, notes);
+            own::<4>(&torrent.hash, &torrent.members, &told, notes);
+            own::<16>(&torrent.hash, &torrent.members, &told, notes);
             if torrent.completed > 0 {
                 completed.push((torrent.hash, torrent.completed));
             }
@@ -212,7 +231,7 @@ impl Shard {
             members::remove_all::<16>(members, |peer| is_over(peer, slot, &mut seed), key);
             if self.torrents[at].members.len() != before.addresses() {
                 self.torrents[at].members.shrink();
-                self.settle(at, &before, seed.map(|addr| (addr, slot)), now);
+                self.settle(at, &before, seed, now);
             }
             // What takes the place of a dropped swarm has not been looked at, so `at` stays.
             at += usize::from(self.torrents.get(at).is_some_and(|torrent| torrent.hash == hash));

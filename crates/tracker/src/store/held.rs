@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use obt_wire::InfoHash;
 
-use super::peer::Slot;
 use super::shard::SwarmStats;
 
 /// A peer that had all of an item, and when that was known last.
@@ -17,8 +16,6 @@ pub struct Holder {
     pub addr: SocketAddr,
     /// When it came or, if it is gone, when it went.
     pub at: Instant,
-    /// Where it was heard of.
-    pub slot: Slot,
 }
 
 /// A named swarm is not what it was.
@@ -93,12 +90,12 @@ impl HeldSwarms {
     }
 
     /// Notes that a swarm changed; `seed` is the holder that came or went.
-    pub(super) fn change(&mut self, hash: InfoHash, seed: Option<(SocketAddr, Slot)>, now: Instant) {
+    pub(super) fn change(&mut self, hash: InfoHash, seed: Option<SocketAddr>, now: Instant) {
         let Some(held) = self.swarms.get_mut(&hash) else {
             return;
         };
-        if let Some((addr, slot)) = seed {
-            held.holder = Some(Holder { addr, at: now, slot });
+        if let Some(addr) = seed {
+            held.holder = Some(Holder { addr, at: now });
         }
         self.changed.insert(hash);
     }

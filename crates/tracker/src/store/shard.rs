@@ -247,7 +247,7 @@ impl Shard {
 
     /// Accounts for a change of the swarm at `at`, and forgets it if nothing is left of it. `seed` is the one that
     /// came or went.
-    pub(super) fn settle(&mut self, at: usize, before: &Before, seed: Option<(SocketAddr, Slot)>, now: Instant) {
+    pub(super) fn settle(&mut self, at: usize, before: &Before, seed: Option<SocketAddr>, now: Instant) {
         let torrent = &self.torrents[at];
         self.heap = self.heap - before.heap + torrent.members.heap_bytes();
         self.addresses = self.addresses - before.addresses + torrent.members.len();
@@ -306,7 +306,7 @@ impl Shard {
         }
         let stats = self.torrents[at].stats();
         let own = Some(SocketAddr::new(announce.asker.ip, announce.port));
-        let seed = own.filter(|_| announce.standing != Standing::Leecher).map(|own| (own, Slot::HERE)).or(expired);
+        let seed = own.filter(|_| announce.standing != Standing::Leecher).or(expired);
         self.settle(at, &before, seed, now);
         Ok(Answer { stats, interval: policy::interval(stats.seeds.saturating_add(stats.leechers)) })
     }

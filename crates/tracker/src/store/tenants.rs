@@ -9,7 +9,7 @@ use obt_wire::InfoHash;
 use super::clients::SwarmClients;
 use super::held::Change;
 use super::members::{self, Has, Members};
-use super::peer::{Marks, Peer, Slot, Source};
+use super::peer::{Marks, Peer, Source};
 use super::shard::{Shard, SwarmStats};
 use super::torrent::{HELD, Torrent};
 
@@ -31,8 +31,6 @@ pub(crate) struct Tenant<'a> {
     pub(crate) lease: u32,
     /// All its addresses; the first one is counted.
     pub(crate) endpoints: &'a [Endpoint],
-    /// Where it was heard of.
-    pub(crate) slot: Slot,
 }
 
 impl Tenant<'_> {
@@ -89,7 +87,7 @@ impl Shard {
             self.torrents[at].completed = self.torrents[at].completed.saturating_add(1);
         }
         self.held.lease(hash, added);
-        let seed = tenant.endpoints.first().filter(|_| seed).map(|endpoint| (endpoint.addr, tenant.slot));
+        let seed = tenant.endpoints.first().filter(|_| seed).map(|endpoint| endpoint.addr);
         self.settle(at, &before, seed.or(expired), now);
         self.release(hash, now);
     }
@@ -114,7 +112,7 @@ impl Shard {
                 };
             removed += u32::from(was_seed.is_some());
             if was_seed == Some(true) && seed.is_none() {
-                seed = Some((endpoint.addr, tenant.slot));
+                seed = Some(endpoint.addr);
             }
         }
         self.torrents[at].members.shrink();
@@ -184,7 +182,7 @@ impl Shard {
             leased += put(&mut torrent.members, *peer, ports, key);
         }
         // Somebody came, nobody left: which member heard of it does not matter.
-        let seed = torrent.peers().find(|peer| peer.seed).map(|peer| (peer.addr, Slot::HERE));
+        let seed = torrent.peers().find(|peer| peer.seed).map(|peer| peer.addr);
         self.clients.absorb(&hash, &moving.clients);
         self.held.lease(hash, leased);
         if moving.pinned {

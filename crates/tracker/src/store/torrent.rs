@@ -8,7 +8,7 @@ use obt_wire::{InfoHash, PeerId};
 use super::handout::{Advertised, Asker, Locals, LocalsOf, address};
 use super::key::HashKey;
 use super::members::{Has, Members, change, find, remove_all};
-use super::peer::{Marks, Peer, Slot};
+use super::peer::{Marks, Peer};
 use super::shard::SwarmStats;
 
 /// [`Torrent::touched`] of a swarm that is never forgotten for its age: it is in the catalogue or in a lease.
@@ -38,7 +38,7 @@ impl Torrent {
     }
 
     /// Removes the peers whose time is over; a seed among them, if one was.
-    pub(crate) fn expire(&mut self, now: u32, key: HashKey) -> Option<(SocketAddr, Slot)> {
+    pub(crate) fn expire(&mut self, now: u32, key: HashKey) -> Option<SocketAddr> {
         if now < self.next_due {
             return None;
         }
@@ -151,14 +151,14 @@ where
 struct Sweep {
     now: u32,
     next_due: u32,
-    seed: Option<(SocketAddr, Slot)>,
+    seed: Option<SocketAddr>,
 }
 
 impl Sweep {
     fn is_over<const N: usize>(&mut self, peer: &Peer<N>) -> bool {
         if peer.is_expired(self.now) {
             if peer.is_seed() {
-                self.seed = SwarmPeer::of(peer).map(|seed| (seed.addr, peer.source.slot()));
+                self.seed = SwarmPeer::of(peer).map(|seed| seed.addr);
             }
             return true;
         }
