@@ -190,6 +190,19 @@ async fn a_refusal_is_an_answer() {
     assert_eq!(heads.lock().unwrap().len(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_left_or_is_behind_does_not_say_for_the_others_that_there_is_no_such_name() {
+    let none = r#"{"error":{"code":"not_found","message":"no such name"}}"#;
+    let behind = Member::answering(StatusCode::NOT_FOUND, none).await;
+    let tracker = Tracker::start().await;
+    let client = TrackerClient::of(members(&[&behind.address, &tracker.address()]));
+    assert!(soon(client.peers()).await.is_ok(), "another one has it");
+    for other in [Member::absent(), Member::silent(), Member::answering(StatusCode::NOT_FOUND, none).await] {
+        let client = TrackerClient::of(members(&[&behind.address, &other.address]));
+        assert!(matches!(soon(client.peers()).await, Err(TrackerError::NotFound(_))), "nobody says otherwise");
+    }
+}
+
 const PUBLISHED: &str = r#"{"name":"a","version":1,"existed":false}"#;
 
 /// Answers publishes with the statuses in turn, then as published; tells the signatures.

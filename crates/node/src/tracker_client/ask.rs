@@ -101,6 +101,8 @@ struct Round<'a> {
     connection: Option<CaptureConnection>,
     since: Instant,
     tried: usize,
+    /// That there is no such thing, as somebody said. Others may know better: who is behind the rest, or has left them.
+    missing: Option<(TrackerAddress, Answer)>,
     /// Why there is no answer: what a member says counts for more than what is wrong with one.
     failure: Option<TrackerError>,
 }
@@ -120,12 +122,13 @@ impl TrackerClient {
             connection: None,
             since: Instant::now(),
             tried: 0,
+            missing: None,
             failure: None,
         };
         if let Ok(answered) = tokio::time::timeout(patience, round.answer()).await {
             return answered;
         }
-        Err(round.failed())
+        round.missing.take().ok_or_else(|| round.failed())
     }
 }
 
@@ -135,13 +138,22 @@ impl Round<'_> {
         loop {
             let response = tokio::select! {
                 response = self.asking.next() => response,
-                () = slow(self.connection.as_ref(), self.since, self.question.silence()), if self.is_more() => {
-                    self.ask_next();
-                    continue;
+                () = slow(self.connection.as_ref(), self.since, self.question.silence()),
+                    if self.is_more() || self.missing.is_some() =>
+                {
+                    if self.is_more() {
+                        self.ask_next();
+                        continue;
+                    }
+                    None
                 }
             };
-            let Some((member, response)) = response else { return Err(self.failed()) };
+            let Some((member, response)) = response else { return self.missing.take().ok_or_else(|| self.failed()) };
             match self.take(&member, response).await {
+                Ok(answer) if self.may_be_elsewhere(&answer) => {
+                    self.missing = Some((member, answer));
+                    self.ask_next();
+                }
                 Ok(answer) => {
                     self.client.members.answered(&member);
                     return Ok((member, answer));
@@ -157,6 +169,12 @@ impl Round<'_> {
 
     fn is_more(&self) -> bool {
         !self.next.as_slice().is_empty()
+    }
+
+    /// Whether there is somebody who may have what this one has not.
+    fn may_be_elsewhere(&self, answer: &Answer) -> bool {
+        let others = self.is_more() || !self.asking.is_empty();
+        answer.status == StatusCode::NOT_FOUND && others && !self.question.is_change()
     }
 
     /// Asks one more. Of a change, the one before is left: it has not taken the connection, or has had its time.
