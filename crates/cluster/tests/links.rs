@@ -192,6 +192,60 @@ async fn n08_of_two_processes_with_one_identity_the_older_is_refused() {
     assert!(matches!(older, Ok(Reply::Refused(Refusal::NotAllowed))), "{older:?}");
 }
 
+/// Passes one connection on to `to`; tells what the client sent.
+async fn listen_in(listener: TcpListener, to: std::net::SocketAddr) -> Vec<u8> {
+    let (mut client, _) = listener.accept().await.unwrap();
+    let mut server = TcpStream::connect(to).await.unwrap();
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let mut heard = Vec::new();
+    let there = async {
+        let mut part = [0; 4_096];
+        while let Ok(length @ 1..) = from_client.read(&mut part).await {
+            heard.extend_from_slice(&part[..length]);
+            if to_server.write_all(&part[..length]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = there => {}
+        _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+    }
+    heard
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n09_what_was_heard_of_a_link_is_of_no_use_a_second_time() {
+    let mut one = Seat::start(Origin::Found).await;
+    let mut soft = one.linked.take_soft();
+    let two = Seat::start(one.invite().await).await;
+    until("it is in", || !two.linked.cluster.secret().is_empty()).await;
+
+    let wire = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tapped = Member { addresses: vec![wire.local_addr().unwrap().to_string()], ..one.member() };
+    let port = one.linked.local_addr().unwrap();
+    let heard = tokio::spawn(listen_in(wire, port));
+    let transport = TlsTransport::new(&two.key()).unwrap();
+    transport.set_self(one.linked.cluster.cluster_id(), two.node());
+    let said = transport.call(one.node(), &tapped, Request::Soft, Bytes::from_static(b"once"), DEADLINE).await;
+    assert!(matches!(said, Ok((Reply::Done, _))), "{said:?}");
+    drop(transport);
+    let heard = tokio::time::timeout(DEADLINE, heard).await.unwrap().unwrap();
+    assert_eq!(soft.recv().await.unwrap(), (two.node(), Bytes::from_static(b"once")));
+
+    let refused = one.linked.counts.refused.load(Ordering::Relaxed);
+    for part in [heard.len(), heard.len() / 2] {
+        let mut stream = TcpStream::connect(port).await.unwrap();
+        let _ = stream.write_all(&heard[..part]).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+    }
+    until("both are refused", || one.linked.counts.refused.load(Ordering::Relaxed) == refused + 2).await;
+    assert!(soft.try_recv().is_err(), "nothing is heard twice");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_may_ask_to_be_let_in_and_nothing_else() {
     let one = Seat::start(Origin::Found).await;
