@@ -81,6 +81,57 @@ fn a_member_that_leaves_can_begin_anew() {
 }
 
 #[test]
+fn who_shares_may_join_and_publish_at_once() {
+    let lab = Lab::new();
+    let one = lab.tracker();
+    lab.file("data/x", b"x");
+    lab.file("folder/y", b"y");
+    let line = || lab.run(["cluster", "invite", "--json", "--state", "tracker"]).exits(0).last();
+    let joined = line();
+    let _share = lab.start(["share", "data/x", "--state", "two", "--json", "--join", joined["join"].as_str().unwrap()]);
+    one.until_held("x", 1);
+    let joined = line();
+    let _peer = lab.start(["peer", "folder", "--state", "three", "--json", "--join", joined["join"].as_str().unwrap()]);
+    one.until_held("y", 1);
+    eventually("three vote", SOON, || (voters(&status(&lab, "three")) == 3).then_some(()));
+}
+
+#[test]
+fn what_is_left_of_a_cluster_is_recovered_and_others_join_it() {
+    let lab = Lab::new();
+    let mut members = three(&lab);
+    lab.file("data/x", b"x");
+    let share = lab.publish(&members[0].1, "one", ["data/x"]);
+    members[2].1.until_held("x", 1);
+    lab.run(["cluster", "recover", "--yes", "--state", "three"]).fails(2, "is in use");
+    let (state, left) = members.pop().unwrap();
+    for (_, member) in members {
+        member.obt.kill();
+    }
+    left.obt.kill();
+    lab.run(["cluster", "recover", "--state", state]).fails(2, "gives up what the other members had");
+    let told = lab.run(["cluster", "recover", "--yes", "--json", "--state", state]).exits(0).last();
+    assert!(told["log_lost"].is_null(), "{told}");
+    drop(share);
+
+    let left = Tracker::of(lab.start(["tracker", "--json", "--state", state]));
+    let now = status(&lab, state);
+    assert_eq!((now["cluster"].clone(), voters(&now)), (told["cluster"].clone(), 1));
+    let _again = lab.publish(&left, "one", ["data/x"]);
+    left.until_held("x", 1);
+    let fourth = join(&lab, state, "four");
+    lab.get(&fourth, "x", "got").ends().exits(0);
+    assert_holds(lab.path("got/x"), b"x");
+
+    // Who was lost and comes back is of another cluster.
+    let _old = Tracker::of(lab.start(["tracker", "--json", "--state", "two"]));
+    eventually("it finds nobody to lead", SOON, || (status(&lab, "two")["leader"].is_null()).then_some(()));
+    let line = lab.run(["cluster", "invite", "--json", "--state", state]).exits(0).last();
+    let other = ["tracker", "--state", "tracker", "--join", line["join"].as_str().unwrap()];
+    lab.run(other).fails(2, "another cluster");
+}
+
+#[test]
 fn a_tracker_that_does_not_run_cannot_be_asked_and_a_line_that_is_none_is_refused() {
     let lab = Lab::new();
     lab.run(["cluster", "status", "--state", "tracker"]).fails(2, "no tracker can be asked");

@@ -208,7 +208,9 @@ pub(crate) struct Tracker {
 
 /// `obt cluster`.
 #[derive(Debug, Args)]
-#[command(after_help = "It speaks with the tracker, share or peer that runs with the same --state on this machine.")]
+#[command(
+    after_help = "It speaks with the tracker, share or peer that runs with the same --state on this machine; only `recover` wants it stopped."
+)]
 pub(crate) struct Cluster {
     /// What to do
     #[command(subcommand)]
@@ -231,6 +233,12 @@ pub(crate) enum ClusterAction {
         /// Have another member leave, which does not come back
         #[arg(long, value_name = "ID")]
         member: Option<u64>,
+    },
+    /// Found a new cluster with the names that this machine has, when the majority of the old one is gone for good
+    Recover {
+        /// Yes, the others are gone: what they had and this machine has not is lost
+        #[arg(long)]
+        yes: bool,
     },
 }
 

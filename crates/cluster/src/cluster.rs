@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use obt_catalogue::{BlobHash, Catalogue, Command, CommandId, Outcome};
@@ -99,6 +99,7 @@ impl Cluster {
             clock: Arc::clone(&config.clock),
             timing: config.timing,
             folder,
+            began: Instant::now(),
             heard: Mutex::default(),
             leading: Mutex::default(),
             description: watch::Sender::new(member),
@@ -142,6 +143,9 @@ impl Cluster {
     ) -> Result<Outcome, ClusterFailure> {
         if self.shared.is_stopping() {
             return Err(ClusterFailure::Stopping);
+        }
+        if self.shared.is_cut_off() {
+            return Err(ClusterFailure::NoLeader);
         }
         if let Some(blob) = blob {
             blobs::spread(&self.shared, blob).await?;

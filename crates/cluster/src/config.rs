@@ -40,9 +40,6 @@ pub enum Origin {
     Found,
     /// It asks the cluster of this line to be let in. Its catalogue must be empty.
     Join(String),
-    /// It founds a new cluster from the catalogue of a lost one. For an operator who knows that the others are gone for
-    /// good, or have lost their state.
-    Recover,
 }
 
 /// When things happen.

@@ -45,6 +45,8 @@ fn view(shared: &Shared) -> Option<View> {
         }
     }?;
     shared.check_leading().ok()?;
+    // Should another lead tomorrow, what is told here is as old as this.
+    shared.note_heard();
     let replication = metrics.replication?;
     let last = metrics.last_log_index.unwrap_or_default();
     let now = Instant::now();

@@ -21,6 +21,8 @@ pub const PROPOSALS: usize = 256;
 
 /// How long a command may take, elections included.
 pub const PROPOSE: Duration = Duration::from_secs(10);
+/// Who has heard no leader for so long is cut off: it refuses changes at once. Elections take less.
+pub const CUT_OFF: Duration = Duration::from_secs(3);
 /// How long a question to the leader may take.
 pub const ASK: Duration = Duration::from_secs(5);
 /// How long a part of a blob or of a snapshot may take.

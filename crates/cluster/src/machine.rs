@@ -176,18 +176,7 @@ impl Keeper {
             return Err(Arc::clone(failure));
         }
         let mut position = Position::clone(&self.position.borrow());
-        let mut batch = Batch::default();
-        let mut unreadable = None;
-        for entry in entries {
-            let (log_id, index) = (entry.log_id, entry.log_id.index);
-            match batch.add(entry, &mut position) {
-                Ok(()) => position.log_id = Some(log_id),
-                Err(cause) => {
-                    unreadable = Some(FatalError::NewerEntry { index, cause: Arc::new(cause) });
-                    break;
-                }
-            }
-        }
+        let (batch, unreadable) = Batch::of(entries, &mut position);
         let answers = self.commit(batch, position)?;
         match unreadable {
             Some(error) => Err(self.fail(&error)),
@@ -237,6 +226,19 @@ impl Keeper {
     }
 }
 
+/// Applies entries where no thread has the catalogue, and nobody waits for answers.
+pub(crate) fn replay(
+    catalogue: &mut Catalogue,
+    entries: Vec<Entry>,
+    position: &mut Position,
+) -> Result<(), FatalError> {
+    let (batch, unreadable) = Batch::of(entries, position);
+    let applied = Applied { entry: position.log_id.map_or(0, entry_of), position: position.encode() };
+    let done = catalogue.apply_through(&batch.commands, &applied);
+    done.map_err(|error| FatalError::Catalogue(Arc::new(error)))?;
+    unreadable.map_or(Ok(()), Err)
+}
+
 /// Commands of some entries, and where their outcomes belong.
 #[derive(Default)]
 struct Batch {
@@ -251,6 +253,19 @@ enum Part {
 }
 
 impl Batch {
+    /// Up to the first entry that cannot be read, where there is one. `position` is moved on.
+    fn of(entries: Vec<Entry>, position: &mut Position) -> (Self, Option<FatalError>) {
+        let mut batch = Self::default();
+        for entry in entries {
+            let log_id = entry.log_id;
+            if let Err(cause) = batch.add(entry, position) {
+                return (batch, Some(FatalError::NewerEntry { index: log_id.index, cause: Arc::new(cause) }));
+            }
+            position.log_id = Some(log_id);
+        }
+        (batch, None)
+    }
+
     fn add(&mut self, entry: Entry, position: &mut Position) -> Result<(), CatalogueError> {
         let malformed = |error: serde_json::Error| CatalogueError::Malformed(error.to_string());
         let part = match entry.payload {

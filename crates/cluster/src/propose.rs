@@ -41,6 +41,9 @@ pub(crate) async fn propose(shared: &Shared, id: CommandId, command: Command) ->
             Ok(Err(ClusterFailure::NoLeader)) if failure == ClusterFailure::Unknown => failure,
             Ok(Err(last)) => last,
         };
+        if shared.is_cut_off() {
+            return Err(failure);
+        }
         shared.wait_leader(leader).await;
     }
 }
@@ -186,6 +189,7 @@ pub(crate) async fn read_index(shared: &Shared) -> Result<u64, ClusterFailure> {
             }
             Err(failure) if Instant::now() + limits::RETRY >= deadline => return Err(failure),
             Err(failure @ (ClusterFailure::NoQuorum | ClusterFailure::Stopping)) => return Err(failure),
+            Err(failure) if shared.is_cut_off() => return Err(failure),
             Err(_) => shared.wait_leader(leader).await,
         }
     }

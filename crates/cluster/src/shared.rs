@@ -41,7 +41,9 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
     pub(crate) folder: PathBuf,
-    /// When the leader was last heard.
+    /// When this member began.
+    pub(crate) began: Instant,
+    /// When the leader was last heard; at a leader, when a majority was.
     pub(crate) heard: Mutex<Option<Instant>>,
     /// Since when this member leads.
     pub(crate) leading: Mutex<Option<Instant>>,
@@ -80,6 +82,17 @@ impl Shared {
 
     pub(crate) fn note_heard(&self) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// When the leader was last heard, if ever.
+    pub(crate) fn heard(&self) -> Option<Instant> {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether waiting for a leader is of no use: it is nothing that an election explains.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        let leads = self.raft.metrics().borrow().state.is_leader();
+        !leads && self.heard().unwrap_or(self.began).elapsed() > limits::CUT_OFF
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -147,7 +160,7 @@ impl Shared {
             };
             let last =
                 matches!(failure, ClusterFailure::Refused(_) | ClusterFailure::Stopping | ClusterFailure::TooLarge);
-            if last || Instant::now() >= deadline {
+            if last || self.is_cut_off() || Instant::now() >= deadline {
                 return Err(failure);
             }
             self.wait_leader(leader).await;

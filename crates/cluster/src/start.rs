@@ -1,5 +1,6 @@
 //! The first steps of a member: what its log and its catalogue say, whether they belong together, how it begins.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use obt_catalogue::{Applied, Catalogue};
@@ -34,7 +35,7 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartError> {
     Ok(Opened { log, catalogue })
 }
 
-fn position(catalogue: &Catalogue) -> Result<(Applied, Position), StartError> {
+pub(crate) fn position(catalogue: &Catalogue) -> Result<(Applied, Position), StartError> {
     let applied = catalogue.applied()?;
     let position = Position::decode(&applied.position).map_err(StartError::Mismatch)?;
     Ok((applied, position))
@@ -125,10 +126,10 @@ fn begin(config: &Config, catalogue: &mut Catalogue) -> Result<LogFile, StartErr
         Origin::Join(line) => join(&config.log, line, &applied),
         Origin::Found if position.log_id.is_some() && !was_just_begun(&position) => Err(StartError::Mismatch(format!(
             "the log of cluster {} is gone, and with it this member's vote: it must not go on under its old id. If other \
-             members live, remove this catalogue and join them; if this is all that is left, recover the cluster from it",
+             members live, remove this catalogue and join them; if this is all that is left, `obt cluster recover`",
             position.cluster.id
         ))),
-        Origin::Found | Origin::Recover => found(config, catalogue, &applied),
+        Origin::Found => found(&config.log, config.member.clone(), catalogue, &applied),
     }
 }
 
@@ -151,12 +152,16 @@ fn join(path: &Path, line: &str, applied: &Applied) -> Result<LogFile, StartErro
 
 /// A cluster of one with what is in the catalogue. The catalogue comes first: a log without it could not be told from a
 /// member that lost its names.
-fn found(config: &Config, catalogue: &mut Catalogue, applied: &Applied) -> Result<LogFile, StartError> {
+pub(crate) fn found(
+    log: &Path,
+    member: Member,
+    catalogue: &mut Catalogue,
+    applied: &Applied,
+) -> Result<LogFile, StartError> {
     let node = new_id()?;
     let log_id = LogId::new(openraft::LeaderId::new(0, 0), applied.entry);
     let mut position = Position::default();
-    let members: std::collections::BTreeMap<NodeId, Member> = [(node, config.member.clone())].into();
-    let membership = Membership::new(vec![[node].into()], members);
+    let membership = Membership::new(vec![[node].into()], BTreeMap::from([(node, member)]));
     position.membership = StoredMembership::new(Some(log_id), membership);
     position.log_id = Some(log_id);
     position.cluster.id = random_hex()?;
@@ -166,7 +171,7 @@ fn found(config: &Config, catalogue: &mut Catalogue, applied: &Applied) -> Resul
     catalogue.apply_through(&[], &next)?;
     let identity = Identity { node, cluster, joining: None };
     let beginning = Beginning { identity, vote: founding_vote(node), purged: Some(log_id) };
-    Ok(LogFile::create(&config.log, &beginning)?)
+    Ok(LogFile::create(log, &beginning)?)
 }
 
 /// Never 0, which is what openraft takes for nobody in an empty vote.

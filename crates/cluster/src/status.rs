@@ -1,6 +1,5 @@
 //! What a member knows of its cluster, for people and for clients.
 
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +25,8 @@ pub struct ClusterStatus {
     pub members: Vec<MemberStatus>,
     /// How old answers of this member may be.
     pub as_of: AsOf,
+    /// The last entry of this member's log, applied yet or not: of several, the one with the highest is furthest.
+    pub log_index: u64,
     /// Whether names can be changed, as far as this member knows.
     pub writable: bool,
     /// What an operator should know, in sentences.
@@ -79,8 +80,7 @@ pub(crate) fn as_of(shared: &Shared) -> AsOf {
     let age_ms = if metrics.state.is_leader() {
         if alone || shared.check_leading().is_ok() { Some(0) } else { metrics.millis_since_quorum_ack }
     } else {
-        let heard = *shared.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.map(|heard| millis(heard.elapsed()))
+        shared.heard().map(|heard| millis(heard.elapsed()))
     };
     AsOf { index, age_ms }
 }
@@ -126,6 +126,7 @@ pub(crate) fn status(shared: &Shared) -> ClusterStatus {
         term: metrics.current_term,
         members,
         as_of,
+        log_index: last,
         writable,
         warnings,
     }

@@ -120,10 +120,64 @@ async fn f64_a_member_whose_log_is_gone_does_not_go_on() {
     let old = world.at(0).cluster_id().to_owned();
     world.kill(0).await;
     world.kill(2).await;
-    world.start(1, obt_cluster::Config { origin: Origin::Recover, ..config }).await.unwrap();
+    let recovered = obt_cluster::recover(&config.catalogue, &config.log, config.member.clone()).unwrap();
+    assert!(recovered.log_lost.is_some());
+    world.start(1, config).await.unwrap();
+    assert_eq!(world.at(1).cluster_id(), recovered.cluster);
     assert_ne!((world.at(1).cluster_id(), world.at(1).node()), (old.as_str(), node));
     world.publish(1, "b").await.unwrap();
     assert_eq!(world.names(1), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_left_of_three_is_recovered_with_all_that_its_log_says() {
+    let mut world = World::of(3).await;
+    world.open_to_all(0).await;
+    world.publish(0, "a").await.unwrap();
+    world.agree().await;
+    world.kill(1).await;
+    world.publish(0, "b").await.unwrap();
+    world.publish(2, "c").await.unwrap();
+    let config = world.config(2, Origin::Found);
+    let running = obt_cluster::recover(&config.catalogue, &config.log, config.member.clone());
+    assert!(matches!(running, Err(StartError::Log(LogError::InUse))), "{running:?}");
+    world.kill(0).await;
+    world.kill(2).await;
+
+    // An entry that is in its log and not in its catalogue: what a power cut leaves of one that was just acknowledged.
+    let command = Command::SetPublishPolicy { policy: PublishPolicy::Keys };
+    append(&config.log, &Envelope::new(id(), 1, command));
+
+    let recovered = obt_cluster::recover(&config.catalogue, &config.log, config.member.clone()).unwrap();
+    assert!(recovered.replayed > 0 && recovered.log_lost.is_none(), "{recovered:?}");
+    let catalogue = obt_catalogue::Reader::open(&config.catalogue).unwrap();
+    assert_eq!(catalogue.publish_policy().unwrap(), PublishPolicy::Keys);
+    drop(catalogue);
+    assert!(config.log.with_extension("db.lost").exists());
+
+    world.start(2, config).await.unwrap();
+    world.open_to_all(2).await;
+    world.publish(2, "d").await.unwrap();
+    assert_eq!(world.names(2), 4);
+    let joined = world.join(2).await;
+    world.agree().await;
+    assert_eq!(world.names(joined), 4);
+}
+
+/// Appends an entry with one command to a log that nobody has open.
+fn append(log: &Path, command: &Envelope) {
+    let log = rusqlite::Connection::open(log).unwrap();
+    let index: i64 = log.query_row("SELECT max(idx) + 1 FROM log", [], |row| row.get(0)).unwrap();
+    let text = String::from_utf8(command.encode().unwrap()).unwrap();
+    let entry: openraft::Entry<obt_cluster::raft::TypeConfig> = openraft::Entry {
+        log_id: openraft::LogId::new(openraft::LeaderId::new(99, 1), index.unsigned_abs()),
+        payload: openraft::EntryPayload::Normal(Proposal::Catalogue(vec![text])),
+    };
+    let bytes = serde_json::to_vec(&entry).unwrap();
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&index.to_be_bytes());
+    crc.update(&bytes);
+    log.execute("INSERT INTO log (idx, bytes, crc) VALUES (?1, ?2, ?3)", (index, bytes, crc.finalize())).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,9 @@ mod support;
 use std::time::Duration;
 
 use obt_catalogue::Outcome;
-use obt_cluster::{ClusterFailure, Origin, Role};
+use obt_cluster::{ClusterFailure, Origin, Role, limits};
 use support::{World, id, publish};
+use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_alone_is_a_cluster_that_keeps_what_it_acknowledged() {
@@ -124,6 +125,23 @@ async fn f53_a_minority_reads_and_refuses_and_heals() {
     world.heal();
     world.agree().await;
     assert_eq!(world.names(minority), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_cut_off_for_longer_than_an_election_refuses_at_once() {
+    let world = World::of(3).await;
+    world.open_to_all(0).await;
+    let alone = (world.leader().unwrap() + 1) % 3;
+    let others: Vec<usize> = (0..3).filter(|place| *place != alone).collect();
+    world.cut(&[alone], &others);
+    world.until("it is alone for long", |world| world.at(alone).as_of().age_ms.is_some_and(|age| age > 3_000)).await;
+    let refused = timeout(limits::PROPOSE / 2, world.publish(alone, "a")).await.expect("it does not wait for a leader");
+    assert_eq!(refused, Err(ClusterFailure::NoLeader));
+    let stale = timeout(limits::ASK / 2, world.at(alone).read_index()).await.expect("nor does a consistent read");
+    assert_eq!(stale, Err(ClusterFailure::NoLeader));
+    world.heal();
+    world.until("it hears a leader again", |world| world.at(alone).status().writable).await;
+    world.publish(alone, "b").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -102,7 +102,7 @@ pub enum ControlReply {
 #[derive(Debug, Error)]
 pub enum ControlError {
     /// No daemon takes requests there.
-    #[error("the obt that runs with this state takes no requests")]
+    #[error("no obt runs with this state")]
     NoDaemon(#[source] io::Error),
     /// It answered something else, or nothing.
     #[error("the obt that runs with this state did not answer: {0}")]

@@ -1,7 +1,8 @@
-//! `obt cluster`: who is a member, who leads, and who joins or leaves. The process that runs with the state is asked.
+//! `obt cluster`: who is a member, who leads, and who joins or leaves. The process that runs with the state is asked;
+//! where all is lost but one, its state is what a new cluster begins with.
 
 use obt_node::control::{ControlReply, ControlRequest};
-use obt_node::server::{ClusterStatus, Role};
+use obt_node::server::{ClusterStatus, Recovered, Role};
 use obt_node::state::StateFolder;
 use serde_json::json;
 
@@ -19,6 +20,7 @@ pub(crate) async fn run(args: Cluster, settings: &Settings, output: Output) -> a
         ClusterAction::Invite { minutes } => ControlRequest::ClusterInvite { seconds: minutes * 60 },
         ClusterAction::Status => ControlRequest::ClusterStatus,
         ClusterAction::Leave { member } => ControlRequest::ClusterLeave { member },
+        ClusterAction::Recover { yes } => return recover(yes, &state, output).await,
     };
     let reply = ask(&state.control_socket(), &request).await.map_err(|error| {
         let hint = "start the tracker first, or name the state that it runs with: --state DIR";
@@ -35,6 +37,29 @@ pub(crate) async fn run(args: Cluster, settings: &Settings, output: Output) -> a
             return Err(Told::failed("the obt that runs with this state answered something else").into());
         }
     }
+    Ok(Status::Done)
+}
+
+async fn recover(yes: bool, state: &StateFolder, output: Output) -> anyhow::Result<Status> {
+    let _lock = state.lock()?;
+    if !yes {
+        let hint = "if any majority of them can be started again, start it instead; else repeat this with --yes";
+        return Err(Told::failed("recovering gives up what the other members had and this machine has not")
+            .hint(hint)
+            .into());
+    }
+    let state = state.clone();
+    let recovered = tokio::task::spawn_blocking(move || obt_node::server::recover(&state)).await??;
+    if output.is_json() {
+        let Recovered { cluster, replayed, log_lost } = &recovered;
+        output.value(&json!({"cluster": cluster, "replayed": replayed, "log_lost": log_lost}))?;
+        return Ok(Status::Done);
+    }
+    if let Some(why) = &recovered.log_lost {
+        output.talk(format_args!("warning: what was acknowledged last may be missing: {}", plain(why)));
+    }
+    output.talk(format_args!("this machine is cluster {} now, alone, with all names that it had", recovered.cluster));
+    output.talk("start it as before, and invite the others; they join with an empty --state");
     Ok(Status::Done)
 }
 
@@ -58,7 +83,7 @@ fn told(status: &ClusterStatus) -> serde_json::Value {
     json!({
         "cluster": status.cluster, "id": status.node.to_string(), "leader": status.leader.map(|id| id.to_string()),
         "term": status.term, "members": members.collect::<Vec<_>>(), "as_of_ms": status.as_of.age_ms,
-        "index": status.as_of.index, "writable": status.writable, "warnings": status.warnings,
+        "index": status.as_of.index, "log_index": status.log_index, "writable": status.writable, "warnings": status.warnings,
     })
 }
 

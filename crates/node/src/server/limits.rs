@@ -83,6 +83,8 @@ pub(super) const OWN_TURN: Duration = Duration::from_secs(1);
 pub(super) const CHANGES: usize = 4_096;
 /// How long a new member waits for its cluster to let it in.
 pub(super) const JOIN: Duration = Duration::from_secs(20);
+/// How long a start waits for the cluster to know which key this machine has.
+pub(super) const SETTLED: Duration = Duration::from_secs(5);
 /// Between two tries to tell the cluster which key this machine has.
 pub(super) const SETTLE: Duration = Duration::from_secs(1);
 

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use obt_catalogue::FORMAT;
-pub use obt_cluster::Timing;
 use obt_cluster::links::{Linked, NodeKey};
 use obt_cluster::raft::{Member, NodeId};
 use obt_cluster::{Config, FatalHook, Origin, StartError};
+pub use obt_cluster::{Recovered, Timing};
 use tokio::sync::mpsc;
 
 use super::changes::Changes;
@@ -145,6 +145,18 @@ impl Membership {
         let _ = tokio::time::timeout(limits::JOIN, known).await;
         Ok(cluster.invite(good_for).await?)
     }
+}
+
+/// Founds a cluster of one from what the member of `state` had, where the others of its cluster are gone for good. Blocks;
+/// to be called by who holds the lock of the state.
+///
+/// # Errors
+/// See [`obt_cluster::recover`].
+pub fn recover(state: &StateFolder) -> Result<Recovered, StartError> {
+    let key = NodeKey::load_or_make(&state.member_key())?.public();
+    // Where it is, it says itself when it starts.
+    let member = Member { key, format: FORMAT, ..Member::default() };
+    obt_cluster::recover(&state.catalogue(), &state.cluster_log(), member)
 }
 
 /// Nobody can be invited.

@@ -34,7 +34,7 @@ mod web;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use obt_catalogue::PublishPolicy;
 use obt_catalogue::signing::{Keypair, PublicKey, ReplayGuard};
@@ -54,7 +54,7 @@ use self::connections::{Answered, Front, Places};
 use self::events::Events;
 pub use self::files::{FileRequest, FileSource, FileStream, FileUnavailable, Opening};
 pub use self::listen::{TrackerListen, TrackerPort};
-pub use self::membership::{ClusterConfig, InviteError, Timing};
+pub use self::membership::{ClusterConfig, InviteError, Recovered, Timing, recover};
 use self::membership::{Membership, Running};
 use self::metainfos::Metainfos;
 pub use self::operator::{Operator, OperatorError};
@@ -188,10 +188,15 @@ impl TrackerServer {
         let cluster = membership.linked().cluster.clone();
         let path = config.state.catalogue();
         let catalogue = CatalogueTasks::new(cluster.clone(), changes.clone(), &path).map_err(StartError::Catalogue)?;
-        let settling = settle(catalogue.clone(), publisher.public(), config.publish);
+        let mut settling = Box::pin(settle(catalogue.clone(), publisher.public(), config.publish));
         let alone = cluster.members().borrow().all.len() == 1;
-        // The others may not be there yet, and what this member has can be read without them.
-        let settling = if alone { settling.await.map(|()| None)? } else { Some(settling) };
+        // Whoever publishes here at once is to be known by then. But the others may not be there yet, and what this member
+        // has can be read without them.
+        let patience = if alone { Duration::MAX } else { limits::SETTLED };
+        let settling = match tokio::time::timeout(patience, &mut settling).await {
+            Ok(settled) => settled.map(|()| None)?,
+            Err(_) => Some(settling),
+        };
 
         let state = Arc::new(TrackerState::new(&store_config(&config)?, Instant::now()));
         let datagrams = std::mem::take(&mut bound.datagrams);
@@ -327,7 +332,9 @@ async fn settle(catalogue: CatalogueTasks, key: PublicKey, policy: Option<Publis
         loop {
             match catalogue.settle_own(command.clone()).await {
                 Ok(_) => break,
-                Err(CatalogueFailure::Cluster(ClusterFailure::NoLeader | ClusterFailure::NoQuorum)) => {
+                Err(CatalogueFailure::Cluster(
+                    ClusterFailure::NoLeader | ClusterFailure::NoQuorum | ClusterFailure::Unknown,
+                )) => {
                     tokio::time::sleep(limits::SETTLE).await;
                 }
                 Err(failure) => return Err(failure.into()),
