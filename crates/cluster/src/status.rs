@@ -118,7 +118,14 @@ pub(crate) fn status(shared: &Shared) -> ClusterStatus {
         Some(_) => as_of.age_ms.is_some_and(|age| age <= millis(AWAY)),
         None => false,
     };
-    let warnings = warnings(&members, metrics.current_leader.is_some(), writable);
+    let warnings = if position.cluster.leaving.contains(&shared.node) && !writable {
+        vec![
+            "this member was to leave, and seems to have left: stop it; to come back it joins with another state"
+                .to_owned(),
+        ]
+    } else {
+        warnings(&members, metrics.current_leader.is_some(), writable)
+    };
     ClusterStatus {
         cluster: position.cluster.id.clone(),
         node: shared.node,

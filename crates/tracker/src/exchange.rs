@@ -677,7 +677,8 @@ impl Exchange {
         let records: Vec<Record> = records.collect::<Result<_, _>>()?;
         let here = self.clock(now);
         let Some(member) = self.members.get_mut(&from) else {
-            return Err(BatchError::Stranger);
+            // A member whose coming has not been applied here yet; it says again what is not heard.
+            return Ok(());
         };
         if !member.linked {
             return Ok(());

@@ -42,9 +42,6 @@ pub enum BatchError {
     /// A record of a kind that does not exist.
     #[error("a batch has a record of kind {0}")]
     Kind(u8),
-    /// Its sender is not a member.
-    #[error("a batch is from a stranger")]
-    Stranger,
     /// Its sender begins anew again and again.
     #[error("a member begins anew too often")]
     Restless,
