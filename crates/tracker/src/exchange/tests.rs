@@ -1,5 +1,11 @@
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
 
+use obt_wire::PeerId;
+
+use super::log::Entry;
+use super::wire::{Head, Heard, News, PeerNews, Record, Writer};
 use super::*;
 use crate::leases::{LeaseItem, LeaseRequest};
 use crate::limits::{EXCHANGE_LOG, LEASE_LIFE, Limits};
