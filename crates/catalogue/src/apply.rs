@@ -23,6 +23,10 @@ use crate::signing::PublicKey;
 
 /// How long the id of a command is kept, milliseconds: longer than anybody retries.
 const SEEN_MS: u64 = 24 * 60 * 60 * 1_000;
+/// How far the clock that ids grow old by goes on with one command at most, milliseconds. Commands bring the time of
+/// whoever leads; a leader whose clock is a day off must not have ids forgotten that are retried now. So 8,640 commands
+/// lie between a command and its being forgotten, whatever clocks do, and where all is quiet so many ids stay.
+const SEEN_STEP_MS: u64 = 10_000;
 
 /// How far the log is applied.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -132,9 +136,10 @@ fn apply_once(transaction: &Transaction<'_>, envelope: &Envelope) -> Result<Outc
     if envelope.command.is_idempotent() {
         return apply_command(transaction, &envelope.command, envelope.time_ms);
     }
+    let at_ms = seen_at(transaction, envelope.time_ms)?;
     transaction
         .prepare_cached("DELETE FROM seen WHERE at_ms < ?1")?
-        .execute([envelope.time_ms.saturating_sub(SEEN_MS).cast_signed()])?;
+        .execute([at_ms.saturating_sub(SEEN_MS).cast_signed()])?;
     let earlier: Option<String> = transaction
         .prepare_cached("SELECT outcome FROM seen WHERE id = ?1")?
         .query_row([envelope.id.0], |row| row.get(0))
@@ -146,10 +151,18 @@ fn apply_once(transaction: &Transaction<'_>, envelope: &Envelope) -> Result<Outc
     let text = serde_json::to_string(&outcome).map_err(|error| CatalogueError::Malformed(error.to_string()))?;
     transaction.prepare_cached("INSERT INTO seen (id, at_ms, outcome) VALUES (?1, ?2, ?3)")?.execute((
         envelope.id.0,
-        envelope.time_ms.cast_signed(),
+        at_ms.cast_signed(),
         text,
     ))?;
     Ok(outcome)
+}
+
+/// The time under which an id is kept: that of its command, never before the last one and little after it.
+fn seen_at(transaction: &Transaction<'_>, time_ms: u64) -> Result<u64, CatalogueError> {
+    let last: Option<i64> =
+        transaction.prepare_cached("SELECT max(at_ms) FROM seen")?.query_row([], |row| row.get(0))?;
+    let last = last.map(i64::cast_unsigned);
+    Ok(last.map_or(time_ms, |last| time_ms.clamp(last, last.saturating_add(SEEN_STEP_MS))))
 }
 
 fn apply_command(transaction: &Transaction<'_>, command: &Command, time_ms: u64) -> Result<Outcome, CatalogueError> {
