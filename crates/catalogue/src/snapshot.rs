@@ -33,8 +33,10 @@ impl Reader {
     /// # Errors
     /// Those of either file.
     pub fn copy_to(&self, path: &Path) -> Result<Copied, CatalogueError> {
-        // One read transaction around the steps: changes made meanwhile would have the copy start again.
+        // One read transaction around the steps: changes made meanwhile would have the copy start again. It begins with
+        // something that is read, and not before: a copy that began it would end it, and be of another entry than is said.
         self.snapshot(|reader| {
+            let applied = reader.applied()?;
             let mut to = Connection::open(path)?;
             to.busy_timeout(schema::BUSY)?;
             {
@@ -43,7 +45,7 @@ impl Reader {
             }
             // Without this the copy would want a write-ahead log beside it even to be read.
             to.pragma_update(None, "journal_mode", "DELETE")?;
-            Ok(Copied { applied: reader.applied()?, digest: reader.digest()? })
+            Ok(Copied { applied, digest: reader.digest()? })
         })
     }
 

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use obt_catalogue::{BlobHash, Catalogue, CatalogueError, Name, Reader, Selector, examine};
 use obt_wire::InfoHash;
 use support::{ALICE, Ledger, NOW};
@@ -46,6 +48,32 @@ fn a_copy_takes_over_and_leaves_what_stands_beside_the_log() {
 
     drop(target);
     assert_eq!(Catalogue::open(&live).unwrap().digest().unwrap(), made.digest);
+}
+
+#[test]
+fn a_copy_that_is_made_while_the_catalogue_changes_is_of_the_entry_that_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let live = folder.path().join("live");
+    let mut source = Ledger::of(Catalogue::open(&live).unwrap());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while !done.load(Ordering::Relaxed) {
+                source.publish(ALICE, &format!("name {number}"), 1);
+                number += 1;
+            }
+        });
+        // Each by a reader that has read nothing yet, as copies for other members are.
+        let copies = (0..40).map(|number| {
+            let path = folder.path().join(format!("copy-{number}"));
+            let made = Reader::open(&live).unwrap().copy_to(&path).unwrap();
+            (examine(&path).unwrap(), made)
+        });
+        let copies: Vec<_> = copies.collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(copies.iter().all(|(found, made)| found == made));
+    });
 }
 
 #[test]
