@@ -45,7 +45,7 @@ fn view(shared: &Shared) -> Option<View> {
         }
     }?;
     shared.check_leading().ok()?;
-    // Should another lead tomorrow, what is told here is as old as this.
+    // Should another lead next, a majority was heard until now.
     shared.note_heard();
     let replication = metrics.replication?;
     let last = metrics.last_log_index.unwrap_or_default();

@@ -31,6 +31,8 @@ pub const PART: Duration = Duration::from_secs(10);
 pub const INSTALL: Duration = Duration::from_secs(600);
 /// How long a leader goes on proposing without hearing a majority.
 pub const QUORUM_SILENCE: Duration = Duration::from_millis(1_600);
+/// Between two questions of a member whether it has everything.
+pub const FRESH: Duration = Duration::from_secs(1);
 /// Between two tries to find a leader.
 pub const RETRY: Duration = Duration::from_millis(50);
 

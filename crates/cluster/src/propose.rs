@@ -1,12 +1,12 @@
 //! The way of a command into the log: from any member to the leader, there with others into one entry, exactly once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
 use obt_catalogue::{Command, CommandId, Envelope, Outcome};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::failure::ClusterFailure;
 use crate::limits;
@@ -167,9 +167,23 @@ impl Filling {
     }
 }
 
+/// Asks again and again how fresh this member is, so that its answers can say how old they may be. A leader that is
+/// heard proves nothing: it may have been replaced on the other side of a cut. Runs until the member is gone.
+pub(crate) async fn stay_fresh(shared: Weak<Shared>) {
+    let mut beats = interval(limits::FRESH);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        let Some(shared) = shared.upgrade() else { return };
+        // Whom it asks may be gone; soon there is another to ask.
+        let _ = timeout(2 * limits::FRESH, read_index(&shared)).await;
+    }
+}
+
 /// Applies up to everything that was acknowledged before the call, and says up to which entry that is.
 pub(crate) async fn read_index(shared: &Shared) -> Result<u64, ClusterFailure> {
-    let deadline = Instant::now() + limits::ASK;
+    let asked = Instant::now();
+    let deadline = asked + limits::ASK;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let leader = shared.leader();
@@ -185,6 +199,7 @@ pub(crate) async fn read_index(shared: &Shared) -> Result<u64, ClusterFailure> {
         match index {
             Ok(index) => {
                 wait_applied(shared, index, deadline).await?;
+                shared.note_fresh(asked);
                 return Ok(index);
             }
             Err(failure) if Instant::now() + limits::RETRY >= deadline => return Err(failure),

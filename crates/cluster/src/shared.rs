@@ -43,8 +43,10 @@ pub(crate) struct Shared {
     pub(crate) folder: PathBuf,
     /// When this member began.
     pub(crate) began: Instant,
-    /// When the leader was last heard; at a leader, when a majority was.
+    /// When a leader was last heard, one that others may have replaced; at a leader, when a majority was.
     pub(crate) heard: Mutex<Option<Instant>>,
+    /// What was acknowledged anywhere before then is applied here.
+    pub(crate) fresh: Mutex<Option<Instant>>,
     /// Since when this member leads.
     pub(crate) leading: Mutex<Option<Instant>>,
     /// What this member says of itself.
@@ -93,6 +95,17 @@ impl Shared {
     pub(crate) fn is_cut_off(&self) -> bool {
         let leads = self.raft.metrics().borrow().state.is_leader();
         !leads && self.heard().unwrap_or(self.began).elapsed() > limits::CUT_OFF
+    }
+
+    /// Notes that everything which was acknowledged anywhere before `asked` is applied here.
+    pub(crate) fn note_fresh(&self, asked: Instant) {
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        *fresh = (*fresh).max(Some(asked));
+    }
+
+    /// What was acknowledged before then is applied here, as far as that is known.
+    pub(crate) fn fresh(&self) -> Option<Instant> {
+        *self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

@@ -68,8 +68,8 @@ pub enum Role {
 pub struct AsOf {
     /// The last entry that was applied here.
     pub index: u64,
-    /// Milliseconds since the leader was heard; 0 at the leader itself while a majority follows it. None where nobody
-    /// was heard since the start.
+    /// What was acknowledged anywhere so many milliseconds ago is applied here; 0 where there is no other member. None
+    /// where no leader with a majority was found since the start.
     pub age_ms: Option<u64>,
 }
 
@@ -77,11 +77,8 @@ pub(crate) fn as_of(shared: &Shared) -> AsOf {
     let metrics = shared.raft.metrics().borrow().clone();
     let index = metrics.last_applied.map_or(0, |applied| applied.index);
     let alone = metrics.membership_config.nodes().count() == 1;
-    let age_ms = if metrics.state.is_leader() {
-        if alone || shared.check_leading().is_ok() { Some(0) } else { metrics.millis_since_quorum_ack }
-    } else {
-        shared.heard().map(|heard| millis(heard.elapsed()))
-    };
+    let fresh = shared.fresh();
+    let age_ms = if alone { Some(0) } else { fresh.map(|fresh| millis(fresh.elapsed())) };
     AsOf { index, age_ms }
 }
 
@@ -115,7 +112,7 @@ pub(crate) fn status(shared: &Shared) -> ClusterStatus {
     let as_of = as_of(shared);
     let writable = match metrics.current_leader {
         Some(leader) if leader == shared.node => shared.check_leading().is_ok(),
-        Some(_) => as_of.age_ms.is_some_and(|age| age <= millis(AWAY)),
+        Some(_) => shared.heard().is_some_and(|heard| heard.elapsed() <= AWAY),
         None => false,
     };
     let warnings = if position.cluster.leaving.contains(&shared.node) && !writable {

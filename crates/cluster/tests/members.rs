@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use obt_catalogue::Outcome;
 use obt_cluster::{ClusterFailure, Origin, Role, limits};
@@ -142,6 +142,34 @@ async fn who_is_cut_off_for_longer_than_an_election_refuses_at_once() {
     world.heal();
     world.until("it hears a leader again", |world| world.at(alone).status().writable).await;
     world.publish(alone, "b").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f53_who_follows_a_leader_that_was_replaced_says_how_old_its_answers_are() {
+    let mut world = World::of(5).await;
+    world.open_to_all(0).await;
+    let known = |world: &World| world.places().into_iter().all(|place| world.at(place).as_of().age_ms.is_some());
+    world.until("all know how old they are", known).await;
+    let old = world.leader().unwrap();
+    let few = [old, (old + 1) % 5];
+    let many: Vec<usize> = world.places().into_iter().filter(|place| !few.contains(place)).collect();
+    let old_node = world.at(old).node();
+    world.cut(&few, &many);
+    let replaced = |world: &World, place: &usize| world.at(*place).leader().is_some_and(|leader| leader != old_node);
+    world.until("there is another leader", |world| many.iter().all(|place| replaced(world, place))).await;
+    world.publish(many[0], "later").await.unwrap();
+    // The old leader goes on to be heard by the one that it reaches.
+    let acknowledged = Instant::now();
+    world
+        .until("some heartbeats later", |world| {
+            for place in few {
+                let since = acknowledged.elapsed().as_millis();
+                let age = world.at(place).as_of().age_ms.unwrap();
+                assert!(u128::from(age) >= since, "{place} says {age} ms, and misses what is {since} ms old");
+            }
+            acknowledged.elapsed() > Duration::from_secs(1)
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -181,7 +181,8 @@ pub struct Status {
     /// Counts elections.
     #[serde(default)]
     pub term: u64,
-    /// How old what it says of names may be, milliseconds; absent where no leader was heard since its start.
+    /// How old what it says of names may be, milliseconds; absent where no leader with a majority was found
+    /// since its start.
     #[serde(default)]
     pub as_of_ms: Option<u64>,
     /// Whether names can be changed, as far as this member knows.

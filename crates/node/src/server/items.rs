@@ -28,7 +28,7 @@ use super::{limits, paths};
 use crate::api_types::{Item, ItemFile, ItemPage, ItemVersion, LastHeld, Names};
 use crate::limits::LOOK_UP_NAMES;
 
-/// How old an answer may be, milliseconds: since when nothing was heard of the cluster's leader.
+/// How old an answer may be, milliseconds: what was acknowledged anywhere in the cluster so long before is in it.
 const AS_OF: HeaderName = HeaderName::from_static("obt-as-of");
 
 /// The query of a list.
