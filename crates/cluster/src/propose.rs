@@ -30,18 +30,22 @@ pub(crate) async fn propose(shared: &Shared, id: CommandId, command: Command) ->
             return Err(failure);
         }
         let leader = shared.leader();
-        failure = match timeout(left, once(shared, id, &command)).await {
+        let last = match timeout(left, once(shared, id, &command)).await {
             Err(_) => return Err(ClusterFailure::Unknown),
             Ok(Ok(outcome)) => return Ok(outcome),
-            Ok(Err(last @ (ClusterFailure::TooLarge | ClusterFailure::Refused(_) | ClusterFailure::Stopping))) => {
-                return Err(last);
-            }
-            // A leader that hears nobody may be replaced by one that others hear, but this member would know of it.
-            Ok(Err(last @ ClusterFailure::NoQuorum)) if shared.leader() == Some(shared.node) => return Err(last),
-            Ok(Err(ClusterFailure::NoLeader)) if failure == ClusterFailure::Unknown => failure,
             Ok(Err(last)) => last,
         };
-        if shared.is_cut_off() {
+        let over = match last {
+            ClusterFailure::TooLarge | ClusterFailure::Refused(_) | ClusterFailure::Stopping => true,
+            // A leader that hears nobody may be replaced by one that others hear, but this member would know of it.
+            ClusterFailure::NoQuorum => shared.leader() == Some(shared.node),
+            ClusterFailure::NoLeader | ClusterFailure::Unknown => false,
+        };
+        // What an earlier try may have done, a later one that did nothing does not undo.
+        if failure != ClusterFailure::Unknown {
+            failure = last;
+        }
+        if over || shared.is_cut_off() {
             return Err(failure);
         }
         shared.wait_leader(leader).await;
@@ -60,11 +64,19 @@ async fn forward(shared: &Shared, leader: NodeId, id: CommandId, command: &Comma
     let request = Request::Propose { id, command: Box::new(command.clone()) };
     match shared.ask(leader, request, Bytes::new(), limits::ASK).await {
         Ok((Reply::Outcome(outcome), _)) => Ok(outcome),
-        Ok((Reply::Refused(Refusal::Stopping), _)) => Err(ClusterFailure::NoLeader),
-        Ok((Reply::Refused(refusal), _)) => Err(refusal.into()),
+        Ok((Reply::Refused(refusal), _)) => Err(leader_said(refusal)),
         Ok(_) => Err(ClusterFailure::Refused("the leader's reply belongs to another request".to_owned())),
         Err(LinkError::Unreachable(_) | LinkError::Busy) => Err(ClusterFailure::NoLeader),
         Err(LinkError::TimedOut | LinkError::Broken(_)) => Err(ClusterFailure::Unknown),
+    }
+}
+
+/// What the refusal of another member means here, which was taken for the leader.
+fn leader_said(refusal: Refusal) -> ClusterFailure {
+    match refusal {
+        // It goes, or does not know this member: not yet, or not any more. Somebody else may lead.
+        Refusal::Stopping | Refusal::NotAllowed => ClusterFailure::NoLeader,
+        refusal => refusal.into(),
     }
 }
 
@@ -192,7 +204,7 @@ pub(crate) async fn read_index(shared: &Shared) -> Result<u64, ClusterFailure> {
             Some(leader) if leader == shared.node => own_read_index(shared).await.map_err(ClusterFailure::from),
             Some(leader) => match shared.ask(leader, Request::ReadIndex, Bytes::new(), left).await {
                 Ok((Reply::ReadIndex(index), _)) => Ok(index),
-                Ok((Reply::Refused(refusal), _)) => Err(refusal.into()),
+                Ok((Reply::Refused(refusal), _)) => Err(leader_said(refusal)),
                 _ => Err(ClusterFailure::NoLeader),
             },
         };
@@ -234,5 +246,17 @@ async fn wait_applied(shared: &Shared, index: u64, deadline: Instant) -> Result<
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) => Err(ClusterFailure::Stopping),
         Err(_) => Err(ClusterFailure::NoQuorum),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_has_left_finds_no_leader_and_is_not_told_that_its_request_is_wrong() {
+        assert_eq!(leader_said(Refusal::NotAllowed), ClusterFailure::NoLeader);
+        assert_eq!(leader_said(Refusal::Stopping), ClusterFailure::NoLeader);
+        assert_eq!(leader_said(Refusal::TooLarge), ClusterFailure::TooLarge);
     }
 }

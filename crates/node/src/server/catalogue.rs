@@ -74,7 +74,11 @@ impl CatalogueTasks {
     async fn propose(&self, id: CommandId, command: Command, blob: Option<Bytes>) -> Result<Outcome, CatalogueFailure> {
         match self.cluster.propose(id, command.clone(), blob.clone()).await {
             // The same id: it is applied once, however often it is asked for.
-            Err(ClusterFailure::Unknown) => Ok(self.cluster.propose(id, command, blob).await?),
+            Err(ClusterFailure::Unknown) => {
+                let again = self.cluster.propose(id, command, blob).await;
+                // Where this try did nothing, the first one may have.
+                Ok(again.map_err(|_| ClusterFailure::Unknown)?)
+            }
             known => Ok(known?),
         }
     }
