@@ -128,6 +128,10 @@ async fn append(shared: &Shared, from: NodeId, rpc: AppendEntriesRequest<TypeCon
 fn check_history(shared: &Shared, rpc: &AppendEntriesRequest<TypeConfig>) -> Result<(), Refusal> {
     let applied = shared.machine.position().borrow().log_id;
     let Some(applied) = applied else { return Ok(()) };
+    if rpc.vote < shared.raft.metrics().borrow().vote {
+        // A leader that was replaced, and has entries that nobody else has; it is told so.
+        return Ok(());
+    }
     let contradicts = |log_id: &LogId| {
         log_id.index <= applied.index && *log_id > applied || log_id.index == applied.index && *log_id != applied
     };

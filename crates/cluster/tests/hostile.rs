@@ -11,7 +11,7 @@ use obt_cluster::message::{PART_BYTES, Refusal, Reply, Request, SnapshotPart};
 use obt_cluster::raft::{NodeId, TypeConfig};
 use obt_cluster::snapshot::SnapshotFacts;
 use obt_wire::InfoHash;
-use openraft::raft::{AppendEntriesRequest, VoteRequest};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 use openraft::{Entry, EntryPayload, LeaderId, LogId, Vote};
 use support::{World, id, publish};
 
@@ -105,6 +105,12 @@ async fn n03_entries_that_no_leader_sends_are_refused() {
         let reply = scene.ask(scene.leader, Request::Append(rpc), b"").await;
         assert!(is_refused(&reply), "{what}: {reply:?}");
     }
+    // Who led before, and has what nobody else has, is told that it leads no more.
+    let mut late = scene.append();
+    (late.vote, late.leader_commit) = (Vote::new_committed(term - 1, leader), None);
+    late.prev_log_id = Some(log_id(term - 1, leader, index));
+    let reply = scene.ask(scene.leader, Request::Append(late), b"").await;
+    assert!(matches!(reply, Reply::Append(AppendEntriesResponse::HigherVote(_))), "{reply:?}");
     // A commit beyond what is there commits what is there.
     let mut beyond = scene.append();
     beyond.leader_commit = Some(log_id(term, leader, index + 99));
