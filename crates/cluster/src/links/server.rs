@@ -63,7 +63,13 @@ pub(crate) struct Server {
     counts: Arc<ServerCounts>,
     shaking: Semaphore,
     per_address: Mutex<BTreeMap<IpAddr, u32>>,
-    runs: Mutex<BTreeMap<NodeId, Vec<u64>>>,
+    runs: Mutex<BTreeMap<NodeId, Vec<Run>>>,
+}
+
+/// A run of a member, and when it was first heard.
+struct Run {
+    number: u64,
+    heard: Instant,
 }
 
 impl Server {
@@ -165,6 +171,7 @@ impl Server {
 
     async fn member(&self, mut stream: TlsStream<TcpStream>, key: MemberKey) -> Result<(), FrameError> {
         count(&self.counts.members);
+        let opened = Instant::now();
         loop {
             let (head, body): (RequestHead, Bytes) = frame::read(&mut stream, FRAME_BYTES, IDLE).await?;
             // Asked each time: the membership may have changed since the handshake.
@@ -172,7 +179,7 @@ impl Server {
             let fits = sender == Some(head.from)
                 && head.to == self.cluster.node()
                 && head.cluster == self.cluster.cluster_id()
-                && self.is_latest_run(head.from, head.run);
+                && self.is_latest_run(head.from, head.run, opened);
             if !fits {
                 count(&self.counts.forged);
                 tracing::warn!(?sender, from = head.from, to = head.to, "a message does not fit its connection");
@@ -200,12 +207,14 @@ impl Server {
     }
 
     /// Two processes with one state directory are two runs that take turns. The newer goes on; the older is refused from
-    /// then on, and its operator reads why.
-    fn is_latest_run(&self, node: NodeId, run: u64) -> bool {
+    /// then on, and its operator reads why. What comes late over a connection of before, as after a cut, is nobody's
+    /// fault.
+    fn is_latest_run(&self, node: NodeId, run: u64, opened: Instant) -> bool {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         let known = runs.entry(node).or_default();
-        match known.iter().rposition(|known| *known == run) {
+        match known.iter().rposition(|known| known.number == run) {
             Some(at) if at + 1 == known.len() => true,
+            Some(_) if known.last().is_some_and(|newest| opened < newest.heard) => false,
             Some(_) => {
                 tracing::error!(node, "two processes run with the same state directory of this member; one must stop");
                 false
@@ -214,7 +223,7 @@ impl Server {
                 if known.len() == RUNS {
                     known.remove(0);
                 }
-                known.push(run);
+                known.push(Run { number: run, heard: Instant::now() });
                 true
             }
         }
