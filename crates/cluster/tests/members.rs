@@ -146,7 +146,7 @@ async fn who_is_cut_off_for_longer_than_an_election_refuses_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f53_who_follows_a_leader_that_was_replaced_says_how_old_its_answers_are() {
-    let mut world = World::of(5).await;
+    let world = World::of(5).await;
     world.open_to_all(0).await;
     let known = |world: &World| world.places().into_iter().all(|place| world.at(place).as_of().age_ms.is_some());
     world.until("all know how old they are", known).await;
