@@ -50,7 +50,7 @@ pub struct Node {
 
 #[derive(Debug)]
 struct Shared {
-    context: Context,
+    context: Arc<Context>,
     members: MemberBook,
     state: Mutex<State>,
     /// Wakes whoever divides the limits.
@@ -94,7 +94,7 @@ impl Node {
         for socket in sockets {
             tasks.spawn(listener.clone().serve(socket));
         }
-        let context = Context {
+        let context = Arc::new(Context {
             disk: Disk::start(config.disk_threads),
             pool: Pool::bounded(config.buffer_bytes / BLOCK_SIZE as usize),
             dialer: Dialer::new(peer_id, config.connect_timeout, config.handshake_timeout, places),
@@ -105,7 +105,7 @@ impl Node {
             client: config.client,
             connections: config.torrent_connections,
             rest_after: config.rest_after,
-        };
+        });
         let rates = Rates { download: config.download_rate, upload: config.upload_rate };
         let state = State { torrents: BTreeMap::new(), kept: 0, rates, stopping: false, tasks };
         let limited = Arc::new(Notify::new());
@@ -171,7 +171,7 @@ impl Node {
                 self.shared.context.announcer.trust(&tracker.url);
             }
         }
-        let (handle, task) = torrent::start(self.shared.context.clone(), add, state.rates);
+        let (handle, task) = torrent::start(Arc::clone(&self.shared.context), add, state.rates);
         state.torrents.extend(hashes.short().map(|hash| (hash, handle.clone())));
         while state.tasks.try_join_next().is_some() {}
         state.tasks.spawn(task);

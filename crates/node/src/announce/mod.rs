@@ -184,9 +184,10 @@ impl Announcer {
         let url = Url::parse(&announce.url).map_err(|_| AnnounceError::BadUrl("it is none"))?;
         let trust = self.trust_in(&announce.url);
         check_host(&url, &announce.url, trust)?;
+        // On the heap: ten thousand items go on a lease at once, and would each hold the room of these exchanges.
         match url.scheme() {
-            "http" | "https" => self.shared.http.announce(&announce, trust, self.shared.key).await,
-            "udp" => self.shared.udp.announce(&announce, &url, trust, self.shared.key).await,
+            "http" | "https" => Box::pin(self.shared.http.announce(&announce, trust, self.shared.key)).await,
+            "udp" => Box::pin(self.shared.udp.announce(&announce, &url, trust, self.shared.key)).await,
             _ => Err(AnnounceError::UnknownKind),
         }
     }

@@ -11,8 +11,8 @@ use crate::buffers::Pool;
 use crate::disk::Disk;
 use crate::net::Dialer;
 
-/// What all torrents of a node share. Cheap to clone.
-#[derive(Debug, Clone)]
+/// What all torrents of a node share.
+#[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) disk: Disk,
     pub(crate) pool: Pool,

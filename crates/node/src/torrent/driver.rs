@@ -25,6 +25,7 @@ use super::assembly::{Assembly, Kept};
 use super::context::Context;
 use super::error::TorrentError;
 use super::handle::{Finished, Outcome, TorrentStats};
+use super::inbox::{OrderSender, Orders};
 use super::open::{self, AddTorrent, Afterwards, Opened, Place, Source};
 use super::order::{Order, Ordered};
 use super::peers::Peers;
@@ -44,7 +45,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// What connects a torrent's task with those who hold its handle, and with the tasks that it starts.
 #[derive(Debug, Clone)]
 pub(super) struct Ends {
-    pub(super) to_self: mpsc::Sender<Ordered>,
+    pub(super) to_self: OrderSender,
     pub(super) stats: watch::Sender<Arc<TorrentStats>>,
     pub(super) readers: Arc<Readers>,
 }
@@ -61,7 +62,7 @@ pub(super) enum Ended {
 /// The state of a torrent's task.
 pub(super) struct Driver {
     swarm: Swarm,
-    context: Context,
+    context: Arc<Context>,
     hashes: InfoHashes,
     trackers: Vec<TrackerUrl>,
     afterwards: Afterwards,
@@ -113,7 +114,7 @@ enum Finish {
 
 impl Driver {
     pub(super) fn new(
-        context: Context,
+        context: Arc<Context>,
         add: AddTorrent,
         config: Config,
         opened: Option<Opened>,
@@ -183,9 +184,9 @@ impl Driver {
     pub(super) async fn run(
         &mut self,
         ordered: Vec<Ordered>,
-        orders: &mut mpsc::Receiver<Ordered>,
+        orders: &mut Orders,
         mut done: UnboundedReceiver<Done>,
-        outcome: &watch::Sender<Outcome>,
+        outcome: &Outcome,
     ) -> Ended {
         for order in ordered {
             self.obey(*order, outcome);
@@ -213,7 +214,7 @@ impl Driver {
                     self.now = Instant::now();
                     self.disk_done(done);
                 }
-                Some(order) = orders.recv() => {
+                order = orders.recv() => {
                     self.now = Instant::now();
                     self.obey(*order, outcome);
                 }
@@ -237,7 +238,7 @@ impl Driver {
     }
 
     /// The proof of the data, once all of it is here and nobody has needed it for a while.
-    fn quiet_for_long(&mut self, orders: &mpsc::Receiver<Ordered>) -> Option<Proof> {
+    fn quiet_for_long(&mut self, orders: &Orders) -> Option<Proof> {
         let quiet = self.rests
             && self.finish == Finish::Done
             && self.stopping.is_none()
@@ -335,7 +336,7 @@ impl Driver {
         self.held = None;
     }
 
-    fn obey(&mut self, order: Order, outcome: &watch::Sender<Outcome>) {
+    fn obey(&mut self, order: Order, outcome: &Outcome) {
         match order {
             Order::Arrived(arrival) => self.welcome(arrival),
             Order::Dialed(addr, Some(dialed)) => self.dialed(addr, dialed),
@@ -459,7 +460,7 @@ impl Driver {
             if let Err(error) = &dialed {
                 tracing::debug!(%addr, %error, "cannot connect");
             }
-            let _ = to_self.send(Order::Dialed(addr, dialed.ok()).into()).await;
+            to_self.send(Order::Dialed(addr, dialed.ok()).into()).await;
         });
     }
 
@@ -527,7 +528,7 @@ impl Driver {
         let to_self = self.ends.to_self.clone();
         self.tasks.spawn(async move {
             let result = announcer.announce(announce).await.map_err(|error| error.to_failure());
-            let _ = to_self.send(Order::Announced(tracker, result).into()).await;
+            to_self.send(Order::Announced(tracker, result).into()).await;
         });
     }
 }
@@ -546,7 +547,7 @@ impl Driver {
         let hashes = self.hashes;
         self.tasks.spawn(async move {
             let opened = open::magnet(&disk, place, hashes, info, done).await.map(Box::new);
-            let _ = to_self.send(Order::Opened(opened).into()).await;
+            to_self.send(Order::Opened(opened).into()).await;
         });
     }
 
@@ -594,11 +595,11 @@ impl Driver {
                 Some(path) => Ok(path),
                 None => store.finish().await,
             };
-            let _ = to_self.send(Order::Finished(finished).into()).await;
+            to_self.send(Order::Finished(finished).into()).await;
         });
     }
 
-    fn finished(&mut self, result: Result<PathBuf, StoreError>, outcome: &watch::Sender<Outcome>) {
+    fn finished(&mut self, result: Result<PathBuf, StoreError>, outcome: &Outcome) {
         match result {
             Ok(path) => {
                 tracing::info!(torrent = %self.hashes.primary(), path = %path.display(), "complete");
@@ -612,7 +613,7 @@ impl Driver {
                 self.path = Some(path.clone());
                 self.publish();
                 let from = self.swarm.snapshot(self.now).from;
-                outcome.send_replace(Some(Ok(Finished { path, from, seconds, verified_seconds })));
+                outcome.tell(|| Ok(Finished { path, from, seconds, verified_seconds }));
                 if self.afterwards == Afterwards::Stop {
                     self.stop();
                 }
@@ -662,7 +663,7 @@ impl Driver {
             paused: self.paused.clone(),
             path: self.path.clone(),
             announced: swarm.trackers.iter().any(|tracker| answered(&tracker.state)),
-            swarm: Some(swarm),
+            swarm: Some(Box::new(swarm)),
         }));
     }
 }

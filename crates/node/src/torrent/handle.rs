@@ -3,16 +3,17 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use obt_swarm::{PeerSource, Stats};
 use obt_wire::InfoHashes;
 use obt_wire::metainfo::Metainfo;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 use super::error::{ReadError, TorrentError};
 use super::file_reader::FileReader;
-use super::order::{Order, Ordered};
+use super::inbox::OrderSender;
+use super::order::Order;
 use super::readers::Readers;
 use crate::disk::Store;
 use crate::rates::Rates;
@@ -42,33 +43,67 @@ pub struct TorrentStats {
     /// Whether a tracker has heard of us, or could not be told and will be asked again.
     pub announced: bool,
     /// The swarm; None while the torrent rests, and while its storage is being opened, which hashes what is there.
-    pub swarm: Option<Stats>,
+    pub swarm: Option<Box<Stats>>,
 }
 
-/// How a torrent ended, or None while it has not: finished downloads go on seeding.
-pub(super) type Outcome = Option<Result<Finished, TorrentError>>;
+/// How a torrent ended, told once: finished downloads go on seeding.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    told: OnceLock<Result<Finished, TorrentError>>,
+    telling: Notify,
+}
+
+impl Outcome {
+    /// Tells how it ended, where that is not told yet.
+    pub(super) fn tell(&self, how: impl FnOnce() -> Result<Finished, TorrentError>) {
+        if self.told.get().is_none() && self.told.set(how()).is_ok() {
+            self.telling.notify_waiters();
+        }
+    }
+
+    async fn wait(&self) -> &Result<Finished, TorrentError> {
+        loop {
+            let telling = self.telling.notified();
+            match self.told.get() {
+                Some(told) => return told,
+                None => telling.await,
+            }
+        }
+    }
+}
 
 /// A torrent of a [`Node`](crate::node::Node). Cheap to clone; the torrent lives until it is stopped, or the node is.
 #[derive(Debug, Clone)]
 pub struct TorrentHandle {
+    // One pointer: a node keeps several of each of ten thousand torrents.
+    ways: Arc<Ways>,
+}
+
+/// The ways to a torrent's task, and what it tells.
+#[derive(Debug)]
+pub(super) struct Ways {
     pub(super) hashes: InfoHashes,
-    pub(super) orders: mpsc::Sender<Ordered>,
+    pub(super) orders: OrderSender,
     pub(super) stats: watch::Receiver<Arc<TorrentStats>>,
-    pub(super) outcome: watch::Receiver<Outcome>,
+    pub(super) outcome: Arc<Outcome>,
     pub(super) readers: Arc<Readers>,
 }
 
 impl TorrentHandle {
+    pub(super) fn new(ways: Ways) -> Self {
+        Self { ways: Arc::new(ways) }
+    }
+
     /// Its info-hashes.
     #[must_use]
     pub fn hashes(&self) -> InfoHashes {
-        self.hashes
+        self.ways.hashes
     }
 
     /// How it stands: renewed at every change of state, and some five times a second while data flows.
     #[must_use]
     pub fn stats(&self) -> watch::Receiver<Arc<TorrentStats>> {
-        self.stats.clone()
+        self.ways.stats.clone()
     }
 
     /// Waits until the content is known and its storage is open; wakes a torrent that rests.
@@ -76,15 +111,15 @@ impl TorrentHandle {
     /// # Errors
     /// Why it will never be.
     pub async fn ready(&self) -> Result<(Arc<Metainfo>, Store), TorrentError> {
-        let mut stats = self.stats.clone();
+        let mut stats = self.ways.stats.clone();
         loop {
-            let _ = self.orders.send(Order::Wake.into()).await;
+            self.ways.orders.send(Order::Wake.into()).await;
             let known = stats.wait_for(|stats| stats.metainfo.is_some() && stats.swarm.is_some()).await;
             let metainfo = known.ok().and_then(|stats| stats.metainfo.clone());
             // Without storage it has ended, or gone to rest at this very moment.
-            match metainfo.map(|metainfo| (metainfo, self.readers.store())) {
+            match metainfo.map(|metainfo| (metainfo, self.ways.readers.store())) {
                 Some((metainfo, Some(store))) => return Ok((metainfo, store)),
-                Some((_, None)) if !self.readers.have_ended() => {}
+                Some((_, None)) if !self.ways.readers.have_ended() => {}
                 _ => break,
             }
         }
@@ -98,24 +133,22 @@ impl TorrentHandle {
     /// # Errors
     /// Why it never will be; [`TorrentError::Stopped`] where it was told to stop before.
     pub async fn finished(&self) -> Result<Finished, TorrentError> {
-        let mut outcome = self.outcome.clone();
-        let ended = outcome.wait_for(Option::is_some).await.map_err(|_| TorrentError::Stopped)?;
-        ended.clone().unwrap_or(Err(TorrentError::Stopped))
+        self.ways.outcome.wait().await.clone()
     }
 
     /// Waits until the torrent's task has ended: it has left its swarm, and what was verified is durable.
     pub async fn ended(&self) {
-        self.orders.closed().await;
+        self.ways.orders.closed().await;
     }
 
     /// Leaves the swarm and keeps what is verified, so that the same download resumes. See [`ended`](Self::ended).
     pub async fn stop(&self) {
-        let _ = self.orders.send(Order::Stop.into()).await;
+        self.ways.orders.send(Order::Stop.into()).await;
     }
 
     /// Addresses to try.
     pub async fn add_peers(&self, source: PeerSource, addrs: Vec<SocketAddr>) {
-        let _ = self.orders.send(Order::AddPeers(source, addrs).into()).await;
+        self.ways.orders.send(Order::AddPeers(source, addrs).into()).await;
     }
 
     /// Reads a stretch of a file, by its number in the torrent, as its pieces come in.
@@ -129,26 +162,26 @@ impl TorrentHandle {
 
     /// Whether the torrent's task has ended.
     pub(crate) fn has_ended(&self) -> bool {
-        self.orders.is_closed()
+        self.ways.orders.is_closed()
     }
 
     /// Payload received and sent, bytes per second.
     pub(crate) fn rates(&self) -> (u64, u64) {
-        self.stats.borrow().swarm.as_ref().map_or((0, 0), |swarm| (swarm.download_rate, swarm.upload_rate))
+        self.ways.stats.borrow().swarm.as_ref().map_or((0, 0), |swarm| (swarm.download_rate, swarm.upload_rate))
     }
 
     /// Replaces the limits. A torrent that is too busy to be told is told the next time.
     pub(crate) fn limit(&self, rates: Rates) {
-        let _ = self.orders.try_send(Order::Limit(rates).into());
+        self.ways.orders.try_send(Order::Limit(rates).into());
     }
 
     pub(super) fn readers(&self) -> &Readers {
-        &self.readers
+        &self.ways.readers
     }
 
     /// Why the torrent ended, as far as is known.
     pub(super) fn why_ended(&self) -> TorrentError {
-        match &*self.outcome.borrow() {
+        match self.ways.outcome.told.get() {
             Some(Err(error)) => error.clone(),
             _ => TorrentError::Stopped,
         }

@@ -8,6 +8,7 @@ mod driver;
 mod error;
 mod file_reader;
 mod handle;
+mod inbox;
 mod open;
 mod order;
 mod peers;

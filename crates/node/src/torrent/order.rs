@@ -34,6 +34,5 @@ pub(crate) enum Order {
     Stop,
 }
 
-/// What the channel of a torrent carries: it holds room for 32 of them from its first one on, and a node may have ten
-/// thousand torrents.
+/// What the inbox of a torrent carries.
 pub(crate) type Ordered = Box<Order>;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use obt_wire::{InfoHash, InfoHashes};
-use tokio::sync::mpsc;
 
-use super::order::{Order, Ordered};
+use super::inbox::OrderSender;
+use super::order::Order;
 use crate::net::Arrival;
 
 /// Torrents that take connections, by info-hash. Locked for the time of a look-up only.
@@ -18,13 +18,13 @@ pub(crate) struct Registry {
 /// The way to a torrent's task.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
-    orders: mpsc::Sender<Ordered>,
+    orders: OrderSender,
 }
 
 impl Link {
     /// Hands over a peer that waits for the answer to its handshake. A torrent that is ending lets it go.
     pub(crate) async fn arrive(&self, arrival: Arrival) {
-        let _ = self.orders.send(Order::Arrived(arrival).into()).await;
+        self.orders.send(Order::Arrived(arrival).into()).await;
     }
 }
 
@@ -39,7 +39,7 @@ impl Registry {
     }
 
     /// Lets peers find a torrent until the answer is dropped.
-    pub(super) fn enter(self: &Arc<Self>, hashes: InfoHashes, orders: mpsc::Sender<Ordered>) -> Entry {
+    pub(super) fn enter(self: &Arc<Self>, hashes: InfoHashes, orders: OrderSender) -> Entry {
         let link = Link { orders };
         self.torrents().extend(hashes.short().map(|name| (name, link.clone())));
         Entry { hashes, registry: Arc::clone(self) }

@@ -3,31 +3,30 @@
 //! A node may share ten thousand items of which a few are fetched at a time. At rest an item is its proof and its
 //! place in the registry; a peer that names it, or somebody who reads it, wakes it.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use obt_swarm::{AnnounceEvent, AnnounceRequest, TrackerUrl};
-use obt_wire::InfoHashes;
+use obt_swarm::{AnnounceEvent, AnnounceRequest};
 use obt_wire::metainfo::Metainfo;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::context::Context;
 use super::handle::{Finished, TorrentStats};
+use super::inbox::Orders;
 use super::open::{AddTorrent, Source};
 use super::order::{Order, Ordered};
 use crate::announce::Announce;
 use crate::limits::STOP_ANNOUNCE;
 use crate::rates::Rates;
 
-/// What is known of an item at rest.
-pub(super) struct AtRest {
-    context: Context,
-    hashes: InfoHashes,
-    trackers: Vec<TrackerUrl>,
-    metainfo: Arc<Metainfo>,
-    root: PathBuf,
+/// An item at rest.
+#[derive(Clone, Copy)]
+pub(super) struct AtRest<'a> {
+    context: &'a Context,
+    add: &'a AddTorrent,
+    metainfo: &'a Arc<Metainfo>,
+    root: &'a Path,
 }
 
 /// Why an item rests no longer.
@@ -38,27 +37,21 @@ pub(super) enum Woken {
     Stopped,
 }
 
-impl AtRest {
+impl<'a> AtRest<'a> {
     /// The torrent at rest, if it is one that may, and its data is proven.
-    pub(super) fn of(context: &Context, add: &AddTorrent) -> Option<Self> {
+    pub(super) fn of(context: &'a Context, add: &'a AddTorrent) -> Option<Self> {
         let Source::Existing { root, metainfo, proof: Some(_) } = &add.source else {
             return None;
         };
-        add.may_rest().then(|| Self {
-            context: context.clone(),
-            hashes: add.source.hashes(),
-            trackers: add.trackers.clone(),
-            metainfo: Arc::clone(metainfo),
-            root: root.clone(),
-        })
+        add.may_rest().then_some(Self { context, add, metainfo, root })
     }
 
     /// How it stands.
     pub(super) fn stats(&self, announced: bool) -> Arc<TorrentStats> {
         Arc::new(TorrentStats {
-            metainfo: Some(Arc::clone(&self.metainfo)),
+            metainfo: Some(Arc::clone(self.metainfo)),
             paused: None,
-            path: Some(self.root.clone()),
+            path: Some(self.root.to_owned()),
             announced,
             swarm: None,
         })
@@ -66,19 +59,19 @@ impl AtRest {
 
     /// It is here, and was from the start.
     pub(super) fn finished(&self, seconds: f64) -> Finished {
-        Finished { path: self.root.clone(), from: Vec::new(), seconds, verified_seconds: seconds }
+        Finished { path: self.root.to_owned(), from: Vec::new(), seconds, verified_seconds: seconds }
     }
 
     /// Rests until somebody needs it. `told` is called once the trackers have heard of it, where they had not before.
     pub(super) async fn until_woken(
         &self,
-        orders: &mut mpsc::Receiver<Ordered>,
+        orders: &mut Orders,
         rates: &mut Rates,
         announced: bool,
         told: impl FnOnce(),
     ) -> Woken {
         let mut told = Some(told);
-        // On the heap, and gone once it is done: an item may rest for months, and an announce is eight kilobytes.
+        // On the heap, and gone once it is done: an item may rest for months.
         let mut telling: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> =
             (!announced).then(|| Box::pin(self.announce(AnnounceEvent::Started)) as _);
         loop {
@@ -96,8 +89,7 @@ impl AtRest {
                         told();
                     }
                 }
-                Some(None) => return Woken::Stopped,
-                Some(Some(order)) => match *order {
+                Some(order) => match *order {
                     Order::Stop => return Woken::Stopped,
                     Order::Limit(limit) => *rates = limit,
                     _ => return Woken::By(order),
@@ -112,16 +104,17 @@ impl AtRest {
     }
 
     async fn announce(&self, event: AnnounceEvent) {
-        for tracker in &self.trackers {
+        let hashes = self.metainfo.info.hashes;
+        for tracker in &self.add.trackers {
             let announce = Announce {
                 url: tracker.url.clone(),
-                hashes: self.hashes,
+                hashes,
                 peer_id: self.context.dialer.peer_id,
                 port: self.context.port,
                 request: AnnounceRequest { event, uploaded: 0, downloaded: 0, left: 0, num_want: 0 },
             };
             if let Err(error) = self.context.announcer.announce(announce).await {
-                tracing::debug!(torrent = %self.hashes.primary(), %error, "a lease was not renewed");
+                tracing::debug!(torrent = %hashes.primary(), %error, "a lease was not renewed");
             }
         }
     }

@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use super::context::Context;
 use super::driver::{Driver, Ended, Ends};
 use super::error::TorrentError;
-use super::handle::{Finished, Outcome, TorrentHandle, TorrentStats};
+use super::handle::{Outcome, TorrentHandle, TorrentStats, Ways};
+use super::inbox::{Orders, inbox};
 use super::open::{self, AddTorrent, Opened, Source};
 use super::order::{Order, Ordered};
 use super::readers::Readers;
@@ -26,43 +27,43 @@ use crate::rates::Rates;
 
 /// Starts a torrent's task.
 pub(crate) fn start(
-    context: Context,
+    context: Arc<Context>,
     add: AddTorrent,
     rates: Rates,
 ) -> (TorrentHandle, impl Future<Output = ()> + Send + 'static) {
-    let (to_self, orders) = mpsc::channel(limits::TORRENT_COMMANDS);
+    let (to_self, orders) = inbox(limits::TORRENT_COMMANDS);
     let (stats, stats_seen) = watch::channel(Arc::new(TorrentStats::default()));
-    let (outcome, outcome_seen) = watch::channel(None);
-    let readers = Arc::new(Readers::default());
-    let handle = TorrentHandle {
-        hashes: add.source.hashes(),
+    let (outcome, readers) = (Arc::new(Outcome::default()), Arc::new(Readers::default()));
+    let hashes = add.source.hashes();
+    let handle = TorrentHandle::new(Ways {
+        hashes,
         orders: to_self.clone(),
         stats: stats_seen,
-        outcome: outcome_seen,
+        outcome: Arc::clone(&outcome),
         readers: Arc::clone(&readers),
-    };
+    });
     let ends = Ends { to_self, stats, readers };
-    let hashes = add.source.hashes();
     let torrent = Torrent { context, hashes, add: Some(add), rates, ends, outcome, added: Instant::now(), entry: None };
-    (handle, torrent.run(orders))
+    // On the heap: a task keeps what it is begun with and what it works with, each in a place of its own.
+    (handle, Box::new(torrent).run(orders))
 }
 
 /// What lasts from the start of a torrent to its end.
 struct Torrent {
-    context: Context,
+    context: Arc<Context>,
     hashes: InfoHashes,
     /// What it was added for, or None while it is awake and will not rest again.
     add: Option<AddTorrent>,
     rates: Rates,
     ends: Ends,
-    outcome: watch::Sender<Outcome>,
+    outcome: Arc<Outcome>,
     added: Instant,
     /// Its place among the torrents that peers can name.
     entry: Option<Entry>,
 }
 
 impl Torrent {
-    async fn run(mut self, mut orders: mpsc::Receiver<Ordered>) {
+    async fn run(mut self: Box<Self>, mut orders: Orders) {
         let torrent = self.hashes.primary();
         let ended = self.live(&mut orders).await;
         match &ended {
@@ -70,17 +71,17 @@ impl Torrent {
             Err(error) => tracing::warn!(%torrent, %error, "torrent failed"),
         }
         // A download that has finished stays so, whatever ends its seeding.
-        self.tell(|| Err(ended.err().unwrap_or(TorrentError::Stopped)));
+        self.outcome.tell(|| Err(ended.err().unwrap_or(TorrentError::Stopped)));
         self.ends.readers.end();
     }
 
     /// Awake while it is needed, at rest while it is not.
-    async fn live(&mut self, orders: &mut mpsc::Receiver<Ordered>) -> Result<(), TorrentError> {
+    async fn live(&mut self, orders: &mut Orders) -> Result<(), TorrentError> {
+        let context = Arc::clone(&self.context);
         let mut on_leases = false;
         while let Some(add) = self.add.take() {
             let mut ordered = Vec::new();
-            let rest = AtRest::of(&self.context, &add);
-            if let Some(rest) = &rest {
+            if let Some(rest) = AtRest::of(&context, &add) {
                 match self.rest(rest, orders, on_leases).await {
                     Woken::By(order) => ordered.push(order),
                     Woken::Stopped => {
@@ -97,7 +98,7 @@ impl Torrent {
                 Ok(Ended::Over(result)) => return result,
                 Err(error) => {
                     // Nobody has said good-bye: its storage could not be opened.
-                    if let Some(rest) = rest {
+                    if let Some(rest) = self.add.as_ref().and_then(|add| AtRest::of(&context, add)) {
                         rest.leave().await;
                     }
                     return Err(error);
@@ -107,12 +108,12 @@ impl Torrent {
         Ok(())
     }
 
-    async fn rest(&mut self, rest: &AtRest, orders: &mut mpsc::Receiver<Ordered>, announced: bool) -> Woken {
+    async fn rest(&mut self, rest: AtRest<'_>, orders: &mut Orders, announced: bool) -> Woken {
         self.enter();
         self.ends.stats.send_replace(rest.stats(announced));
         self.ends.readers.rest();
         let seconds = self.added.elapsed().as_secs_f64();
-        self.tell(|| Ok(rest.finished(seconds)));
+        self.outcome.tell(|| Ok(rest.finished(seconds)));
         let stats = &self.ends.stats;
         let told = || drop(stats.send_replace(rest.stats(true)));
         rest.until_woken(orders, &mut self.rates, announced, told).await
@@ -123,7 +124,7 @@ impl Torrent {
         &mut self,
         add: AddTorrent,
         mut ordered: Vec<Ordered>,
-        orders: &mut mpsc::Receiver<Ordered>,
+        orders: &mut Orders,
     ) -> Result<Ended, TorrentError> {
         let (done_sender, done) = mpsc::unbounded_channel();
         let opened = tokio::select! {
@@ -169,16 +170,12 @@ impl Torrent {
             *proof = Some(by);
         }
     }
+}
 
-    /// Tells how it ended, where that is not told yet.
-    fn tell(&self, how: impl FnOnce() -> Result<Finished, TorrentError>) {
-        self.outcome.send_if_modified(|outcome| {
-            let untold = outcome.is_none();
-            if untold {
-                *outcome = Some(how());
-            }
-            untold
-        });
+impl Drop for Torrent {
+    /// A node that is dropped ends its torrents without a word.
+    fn drop(&mut self) {
+        self.outcome.tell(|| Err(TorrentError::Stopped));
     }
 }
 
@@ -195,8 +192,9 @@ async fn open(context: &Context, source: &Source, done: UnboundedSender<Done>) -
 
 /// Completes when the torrent is to stop; what else is ordered until its storage is open goes to `ordered`, as far as
 /// there is room: peers may name it already.
-async fn stop_ordered(ordered: &mut Vec<Ordered>, orders: &mut mpsc::Receiver<Ordered>) {
-    while let Some(order) = orders.recv().await {
+async fn stop_ordered(ordered: &mut Vec<Ordered>, orders: &mut Orders) {
+    loop {
+        let order = orders.recv().await;
         if matches!(*order, Order::Stop) {
             return;
         }
