@@ -40,8 +40,10 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const UPLOAD_KIB: u32 = 128 << 10;
 /// Metainfos being parsed or written at once: each keeps a core busy.
 pub(super) const PARSERS: usize = 4;
-/// Parsed metainfos that are kept, bytes of their .torrent files: one of the largest, or thousands of usual ones.
-pub(super) const METAINFO_CACHE_BYTES: usize = 64 << 20;
+/// Parsed metainfos that are kept, bytes of their .torrent files: one of 100,000 files, or thousands of usual ones. A parsed
+/// one takes about half as much again, and what the smallest takes.
+pub(super) const METAINFO_CACHE_BYTES: usize = 16 << 20;
+pub(super) const METAINFO_BASE_BYTES: usize = 1 << 10;
 
 /// Memory for large answers that clients are reading, KiB: four .torrent files of the largest size.
 pub(super) const BULK_KIB: u32 = 256 << 10;

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::catalogue::CatalogueTasks;
 use super::error::ApiError;
-use super::limits::{METAINFO_CACHE_BYTES, PARSERS};
+use super::limits::{METAINFO_BASE_BYTES, METAINFO_CACHE_BYTES, PARSERS};
 
 /// The parsed metainfo of blobs.
 pub(super) struct Metainfos {
@@ -47,7 +47,7 @@ impl Metainfos {
             return Ok(metainfo);
         }
         let blob = self.blob(catalogue, hash).await?;
-        let bytes = blob.len();
+        let bytes = blob.len() + METAINFO_BASE_BYTES;
         let parsed = self.work(move || Metainfo::parse_shared(&blob)).await?;
         let metainfo = Arc::new(parsed.map_err(|error| ApiError::internal(&error))?);
         self.lock().keep(hash, bytes, &metainfo);
