@@ -63,10 +63,10 @@ fn consistent(info: &Info) {
         assert_eq!(file.path.as_str().is_empty(), file.kind == FileKind::Pad);
         assert!(file.path.components().all(|name| component(name.as_bytes()).is_ok()));
         let rooted = info.version != Version::V1 && file.kind == FileKind::Data && file.size > 0;
-        assert_eq!(file.pieces_root.is_some(), rooted);
+        assert_eq!(info.root(file).is_some(), rooted);
     }
     let pieces = if info.version == Version::V2 { 0 } else { info.geometry.pieces() };
-    assert_eq!(info.pieces.len(), pieces as usize);
+    assert_eq!(info.piece_hashes().count(), pieces as usize);
     let sizes: u64 = info.geometry.all().map(|piece| u64::from(info.geometry.piece_size(piece))).sum();
     assert_eq!(sizes, info.geometry.wire_bytes());
     assert!(info.size() <= sizes);

@@ -26,7 +26,7 @@ pub(crate) fn info(version: Version, sizes: &[(u64, FileKind)], geometry: Geomet
             size: *size,
             kind: *kind,
             offset: at,
-            pieces_root: None,
+            root: None,
         };
         at += size;
         file
@@ -39,7 +39,7 @@ pub(crate) fn info(version: Version, sizes: &[(u64, FileKind)], geometry: Geomet
         files: files.collect(),
         geometry,
         symlinks: 0,
-        pieces: Vec::new(),
+        pieces: None,
         hashes: InfoHashes { v1: Some(Sha1Hash([1; 20])), v2: Some(Sha256Hash([2; 32])) },
         bytes: Bytes::new(),
     }

@@ -35,7 +35,7 @@ fn layout() -> Layout {
             size: *size,
             kind: FileKind::Data,
             offset: at,
-            pieces_root: None,
+            root: None,
         };
         at += size;
         file
@@ -48,7 +48,7 @@ fn layout() -> Layout {
         files: files.collect(),
         geometry: Geometry::contiguous(SIZES.iter().sum(), PIECE).unwrap(),
         symlinks: 0,
-        pieces: Vec::new(),
+        pieces: None,
         hashes: InfoHashes { v1: Some(Sha1Hash([1; 20])), v2: None },
         bytes: Bytes::new(),
     })

@@ -101,7 +101,7 @@ impl Layers {
         let mut small = Vec::new();
         let info = &metainfo.info;
         for (number, file) in (0..).zip(&info.files) {
-            let Some((root, tree)) = file.pieces_root.zip(info.tree(file)) else { continue };
+            let Some((root, tree)) = info.root(file).zip(info.tree(file)) else { continue };
             if tree.pieces() == 1 {
                 small.push(number);
                 continue;
@@ -276,7 +276,7 @@ impl Layers {
         let first = self.small.partition_point(|number| root_of(info, *number) < Some(root));
         let from = self.small.get(first..).unwrap_or_default();
         let files = from.iter().filter_map(|number| info.files.get(*number as usize));
-        files.take_while(move |file| file.pieces_root == Some(root))
+        files.take_while(move |file| info.root(file) == Some(root))
     }
 
     /// The tree of the file of one piece that this piece is, and the piece's number in it.
@@ -329,7 +329,7 @@ impl Layers {
 }
 
 fn root_of(info: &Info, number: u32) -> Option<Sha256Hash> {
-    info.files.get(number as usize)?.pieces_root
+    info.root(info.files.get(number as usize)?)
 }
 
 fn first_piece(file: &File, piece_length: u32) -> u32 {

@@ -351,6 +351,21 @@ impl<'a> Value<'a> {
         raw.get(start..end)
     }
 
+    /// Where the string's bytes begin in the document's input.
+    pub(crate) fn bytes_at(self) -> Option<usize> {
+        let raw = self.raw();
+        if !raw.first()?.is_ascii_digit() {
+            return None;
+        }
+        let (start, _) = string_span(raw, 0).ok()?;
+        Some(self.start() + start)
+    }
+
+    /// Where the value begins in the document's input.
+    pub(crate) fn start(self) -> usize {
+        self.token().start as usize
+    }
+
     /// The string, where it is UTF-8.
     #[must_use]
     pub fn as_str(self) -> Option<&'a str> {

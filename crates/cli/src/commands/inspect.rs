@@ -106,7 +106,7 @@ fn torrent(path: &Path, output: Output) -> anyhow::Result<()> {
 fn as_json(metainfo: &Metainfo) -> Value {
     let info = &metainfo.info;
     let files = info.files.iter().filter(|file| file.kind == FileKind::Data).map(|file| {
-        let root = file.pieces_root.map(|root| root.to_string());
+        let root = info.root(file).map(|root| root.to_string());
         json!({"path": file.path.as_str(), "size": file.size, "pieces_root": root})
     });
     json!({

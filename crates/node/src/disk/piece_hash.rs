@@ -117,7 +117,7 @@ impl PieceHashes {
 
     fn expected(&self, piece: PieceIndex) -> Expected {
         let info = &self.metainfo.info;
-        let v1 = info.pieces.get(piece.0 as usize).copied();
+        let v1 = info.piece_hash(piece);
         let v2 = info.hashes.v2.and_then(|_| self.expected_v2(piece));
         Expected { v1, v2 }
     }
@@ -126,7 +126,7 @@ impl PieceHashes {
     fn expected_v2(&self, piece: PieceIndex) -> Option<V2Hash> {
         let number = self.layout.files_of(piece).next()?;
         let file = self.metainfo.info.files.get(self.layout.file(number)?.listed as usize)?;
-        let root = file.pieces_root?;
+        let root = self.metainfo.info.root(file)?;
         let tree = self.metainfo.info.tree(file)?;
         if tree.pieces() == 1 {
             return Some(V2Hash { root, layer: tree.piece_layer() });

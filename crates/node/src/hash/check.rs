@@ -109,7 +109,7 @@ impl<'a> Expected<'a> {
 
     /// Every hash that the torrent has for a piece must match, and there must be one.
     fn matches(&self, piece: PieceIndex, hashes: &PieceHashes) -> bool {
-        let v1 = self.metainfo.info.pieces.get(piece.0 as usize).map(|expected| *expected == hashes.v1);
+        let v1 = self.metainfo.info.piece_hash(piece).map(|expected| expected == hashes.v1);
         let v2 = self.v2.get(piece.0 as usize).copied().flatten().map(|expected| expected == hashes.v2);
         v1 != Some(false) && v2 != Some(false) && (v1.is_some() || v2.is_some())
     }
@@ -118,7 +118,7 @@ impl<'a> Expected<'a> {
 /// What the pieces of `file` should hash to. Without its piece layer that is what they do hash to, if the root above it
 /// is right: the root says whether the whole file is, and nothing about one piece.
 fn layer(metainfo: &Metainfo, file: &File, found: &[Option<PieceHashes>]) -> Option<Vec<Sha256Hash>> {
-    let root = file.pieces_root?;
+    let root = metainfo.info.root(file)?;
     if let Some(layer) = metainfo.piece_layers.get(&root) {
         return Some(layer.clone());
     }

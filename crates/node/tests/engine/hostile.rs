@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use obt_node::config::NodeConfig;
 use obt_node::node::Node;
-use obt_wire::merkle::{FileTree, block_hash};
+use obt_wire::merkle::block_hash;
 use obt_wire::peer::{HashRequest, Message};
 use obt_wire::{InfoHash, Sha256Hash};
 
@@ -185,7 +185,7 @@ async fn e21_the_hashes_of_blocks_are_told_with_their_proof() {
     let item = Item::file("film.mkv", 8 * 262_144 + 3 * 16_384 + 5, 262_144);
     let seeder = seeder(&item).await;
     let file = &item.metainfo.info.files[0];
-    let tree = FileTree::new(file.pieces_root.unwrap(), file.size, 262_144).unwrap();
+    let tree = item.metainfo.info.tree(file).unwrap();
     let v2 = InfoHash::from(item.metainfo.info.hashes.v2.unwrap());
     let mut peer = RawPeer::greet_about(at(&seeder), v2).await;
     let bytes = std::fs::read(&item.root).unwrap();

@@ -49,8 +49,7 @@ pub(crate) fn ask_blocks(metainfo: &Metainfo, piece: u32) -> HashRequest {
 
 /// The tree over the file of a [`torrent`].
 pub(crate) fn tree(metainfo: &Metainfo) -> FileTree {
-    let file = &metainfo.info.files[0];
-    FileTree::new(file.pieces_root.unwrap(), file.size, 2 * BLOCK_SIZE).unwrap()
+    metainfo.info.tree(&metainfo.info.files[0]).unwrap()
 }
 
 pub(crate) fn content(metainfo: &Metainfo, have: &[u32]) -> Content {

@@ -299,7 +299,7 @@ fn e10_metadata_that_is_not_acceptable_ends_with_stopping() {
 #[test]
 fn e21_e23_hash_requests_are_answered_within_their_budget() {
     let metainfo = torrent(8, Version::Hybrid);
-    let root = metainfo.info.files[0].pieces_root.unwrap();
+    let root = metainfo.info.root(&metainfo.info.files[0]).unwrap();
     let mut bench = Bench::new(Start::Content(content(&metainfo, &[0])), |_| ());
     bench.join(A, Reserved::default(), Direction::Incoming, 1, true);
     let ask = HashRequest { pieces_root: root, base_layer: 1, index: 0, length: 8, proof_layers: 2 };
@@ -413,7 +413,7 @@ fn e23_what_is_hashed_for_others_at_a_time_is_bounded_for_each_peer_and_for_all(
 fn e22_hashes_that_nobody_asked_for_are_dropped_and_closed_if_repeated() {
     let metainfo = torrent(8, Version::V2);
     let ask = HashRequest {
-        pieces_root: metainfo.info.files[0].pieces_root.unwrap(),
+        pieces_root: metainfo.info.root(&metainfo.info.files[0]).unwrap(),
         base_layer: 1,
         index: 0,
         length: 8,
@@ -430,7 +430,7 @@ fn pieces_without_known_hashes_wait_for_their_layer() {
     let metainfo = torrent(8, Version::V2);
     let bare = Metainfo { piece_layers: Default::default(), ..metainfo.clone() };
     let mut bench = Bench::new(Start::Content(content(&bare, &[])), |_| ());
-    let root = metainfo.info.files[0].pieces_root.unwrap();
+    let root = metainfo.info.root(&metainfo.info.files[0]).unwrap();
     let ask = HashRequest { pieces_root: root, base_layer: 1, index: 0, length: 8, proof_layers: 2 };
     let actions = bench.join(A, Reserved { fast: true, ..Reserved::default() }, Direction::Incoming, 1, true);
     assert_eq!(actions, [send(A, Message::HaveNone), send(A, Message::HashRequest(ask))]);

@@ -125,56 +125,44 @@ impl Draft {
     ///
     /// # Errors
     /// [`MetainfoError::HashCount`] where these are too few or too many hashes.
-    pub fn finish(mut self, pieces: &[Sha1Hash], layers: Vec<Vec<Sha256Hash>>) -> Result<Metainfo, MetainfoError> {
+    pub fn finish(self, pieces: &[Sha1Hash], layers: Vec<Vec<Sha256Hash>>) -> Result<Metainfo, MetainfoError> {
         let v1_pieces = if self.version == Version::V2 { 0 } else { self.geometry.pieces() };
         if pieces.len() != v1_pieces as usize {
             return Err(MetainfoError::HashCount);
         }
         if self.version != Version::V1 {
-            self.set_roots(&layers)?;
+            self.check_layers(&layers)?;
         }
-        let bytes = Bytes::from(self.info(pieces));
+        let bytes = Bytes::from(self.info(pieces, &layers));
+        let version = self.version;
         // The same files come out of the bytes.
-        drop(std::mem::take(&mut self.files));
+        drop(self);
         let info = Info::parse(bytes)?;
         let mut metainfo = Metainfo::new(info);
-        if self.version != Version::V1 {
+        if version != Version::V1 {
             let data = metainfo.info.files.iter().filter(|file| file.kind == FileKind::Data);
             let rooted = data.zip(layers).filter(|(_, layer)| layer.len() > 1);
-            metainfo.piece_layers = rooted.filter_map(|(file, layer)| Some((file.pieces_root?, layer))).collect();
+            metainfo.piece_layers =
+                rooted.filter_map(|(file, layer)| Some((metainfo.info.root(file)?, layer))).collect();
         }
         Ok(metainfo)
     }
 
-    fn set_roots(&mut self, layers: &[Vec<Sha256Hash>]) -> Result<(), MetainfoError> {
-        let piece_length = self.geometry.piece_length();
-        let mut layers = layers.iter();
-        for file in self.files.iter_mut().filter(|file| file.kind == FileKind::Data) {
-            let layer = layers.next().ok_or(MetainfoError::HashCount)?;
-            if layer.len() as u64 != file.size.div_ceil(u64::from(piece_length)) {
-                return Err(MetainfoError::HashCount);
-            }
-            file.pieces_root = match layer.as_slice() {
-                [] => None,
-                [root] => Some(*root),
-                layer => {
-                    let layer_number = piece_layer_number(piece_length);
-                    let top = layer_number + layer.len().next_power_of_two().ilog2();
-                    root_above(layer, layer_number, top)
-                }
-            };
-        }
-        if layers.next().is_some() { Err(MetainfoError::HashCount) } else { Ok(()) }
+    fn check_layers(&self, layers: &[Vec<Sha256Hash>]) -> Result<(), MetainfoError> {
+        let piece_length = u64::from(self.geometry.piece_length());
+        let data = self.files.iter().filter(|file| file.kind == FileKind::Data);
+        let pieces = data.map(|file| file.size.div_ceil(piece_length));
+        if pieces.eq(layers.iter().map(|layer| layer.len() as u64)) { Ok(()) } else { Err(MetainfoError::HashCount) }
     }
 
     /// The info dictionary.
-    fn info(&self, pieces: &[Sha1Hash]) -> Vec<u8> {
+    fn info(&self, pieces: &[Sha1Hash], layers: &[Vec<Sha256Hash>]) -> Vec<u8> {
         let mut out = Vec::with_capacity(pieces.len() * Sha1Hash::LEN + self.files.len() * 150 + 256);
         let mut writer = Writer::new(&mut out);
         writer.dict();
         let (v1, v2) = (self.version != Version::V2, self.version != Version::V1);
         if v2 {
-            self.write_tree(writer.key("file tree"));
+            self.write_tree(writer.key("file tree"), layers);
         }
         if v1 && !self.single_file {
             self.write_list(writer.key("files"));
@@ -214,10 +202,11 @@ impl Draft {
         writer.end();
     }
 
-    fn write_tree(&self, writer: &mut Writer<'_>) {
+    fn write_tree(&self, writer: &mut Writer<'_>, layers: &[Vec<Sha256Hash>]) {
         writer.dict();
         let mut folder: Vec<&str> = Vec::new();
-        for file in self.files.iter().filter(|file| file.kind == FileKind::Data) {
+        let data = self.files.iter().filter(|file| file.kind == FileKind::Data);
+        for (file, layer) in data.zip(layers) {
             let mut parents: Vec<&str> = file.path.components().collect();
             let Some(name) = parents.pop() else {
                 continue;
@@ -227,13 +216,25 @@ impl Draft {
             parents.iter().skip(shared).for_each(|name| _ = writer.key(name).dict());
             folder = parents;
             writer.key(name).dict().key("").dict().key("length").uint(file.size);
-            if let Some(root) = file.pieces_root {
+            if let Some(root) = root(layer, self.geometry.piece_length()) {
                 writer.key("pieces root").bytes(root.0);
             }
             writer.end().end();
         }
         folder.iter().for_each(|_| _ = writer.end());
         writer.end();
+    }
+}
+
+/// The root above the hashes of a file's pieces.
+fn root(layer: &[Sha256Hash], piece_length: u32) -> Option<Sha256Hash> {
+    match layer {
+        [] => None,
+        [root] => Some(*root),
+        layer => {
+            let layer_number = piece_layer_number(piece_length);
+            root_above(layer, layer_number, layer_number + layer.len().next_power_of_two().ilog2())
+        }
     }
 }
 
@@ -260,14 +261,14 @@ fn layout(
     let mut offset = 0;
     for (path, size) in files {
         let path = paths.push(path.split('/').map(str::as_bytes))?;
-        laid.push(File { path, size, kind: FileKind::Data, offset, pieces_root: None });
+        laid.push(File { path, size, kind: FileKind::Data, offset, root: None });
         offset += size;
         let pad = (piece_length - offset % piece_length) % piece_length;
         if pad == 0 || version == Version::V1 {
             continue;
         }
         if pads {
-            laid.push(File { path: FilePath::default(), size: pad, kind: FileKind::Pad, offset, pieces_root: None });
+            laid.push(File { path: FilePath::default(), size: pad, kind: FileKind::Pad, offset, root: None });
         }
         offset += pad;
     }

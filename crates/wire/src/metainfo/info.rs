@@ -5,7 +5,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::tree::{self, Leaf};
-use super::{File, FileKind, Info, MetainfoError, Version};
+use super::{File, FileKind, InBytes, Info, MetainfoError, Version};
 use crate::bencode::{Document, Limits, Value};
 use crate::file_path::{FilePath, PathText};
 use crate::files::{self, PathError};
@@ -104,12 +104,12 @@ pub(super) fn parse(root: Value<'_>) -> Result<Info, MetainfoError> {
     let version = fields.version(meta_version)?;
     let name = fields.name()?;
     let piece_length = fields.piece_length(version)?;
-    let (mut listing, single_file) = fields.listing(version, name)?;
+    let (mut listing, single_file) = fields.listing(version, name, root.start())?;
     let geometry = listing.geometry(version, piece_length)?;
     if version == Version::V2 {
         listing.align(piece_length);
     }
-    let pieces = fields.piece_hashes(version, &geometry)?;
+    let pieces = fields.piece_hashes(version, &geometry)?.and_then(|at| InBytes::new(at - root.start()));
     Ok(Info {
         name: name.to_owned(),
         version,
@@ -160,8 +160,8 @@ impl<'a> Fields<'a> {
     }
 
     /// The files, and whether there is one without a folder.
-    fn listing(&self, version: Version, name: &str) -> Result<(Listing, bool), MetainfoError> {
-        let mut listing = Listing::default();
+    fn listing(&self, version: Version, name: &str, begin: usize) -> Result<(Listing, bool), MetainfoError> {
+        let mut listing = Listing { begin, ..Listing::default() };
         if version == Version::V2 {
             listing.read_tree(self.file_tree.ok_or(MetainfoError::Missing("file tree"))?)?;
             listing.share_paths();
@@ -189,17 +189,17 @@ impl<'a> Fields<'a> {
         Ok((listing, single_file))
     }
 
-    fn piece_hashes(&self, version: Version, geometry: &Geometry) -> Result<Vec<Sha1Hash>, MetainfoError> {
+    /// Where the hashes of v1 begin in what was decoded.
+    fn piece_hashes(&self, version: Version, geometry: &Geometry) -> Result<Option<usize>, MetainfoError> {
         if version == Version::V2 {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let pieces = self.pieces.ok_or(MetainfoError::Missing("pieces"))?;
-        let pieces = pieces.as_bytes().ok_or(MetainfoError::Invalid("pieces"))?;
-        let (hashes, rest) = pieces.as_chunks::<{ Sha1Hash::LEN }>();
-        if !rest.is_empty() || hashes.len() != geometry.pieces() as usize {
+        let hashes = pieces.as_bytes().ok_or(MetainfoError::Invalid("pieces"))?;
+        if hashes.len() != geometry.pieces() as usize * Sha1Hash::LEN {
             return Err(MetainfoError::HashCount);
         }
-        Ok(hashes.iter().copied().map(Sha1Hash).collect())
+        Ok(pieces.bytes_at())
     }
 }
 
@@ -223,6 +223,8 @@ struct Listing {
     /// Components and text of all paths: a few bytes of a file tree can stand for long paths.
     components: usize,
     paths: PathText,
+    /// Where the info dictionary begins in what was decoded.
+    begin: usize,
 }
 
 impl Listing {
@@ -231,7 +233,7 @@ impl Listing {
         &mut self,
         path: impl IntoIterator<Item = &'a [u8]>,
         size: u64,
-        pieces_root: Option<Sha256Hash>,
+        root: Option<usize>,
     ) -> Result<(), MetainfoError> {
         let mut depth = 0;
         let path = self.paths.push(path.into_iter().inspect(|_| depth += 1))?;
@@ -242,7 +244,12 @@ impl Listing {
         if self.data_files > FILES || self.components > PATHS_COMPONENTS || bytes > PATHS_BYTES {
             return Err(MetainfoError::TooMany("files"));
         }
-        self.add(File { path, size, kind: FileKind::Data, offset: self.size, pieces_root })
+        let root = self.in_bytes(root);
+        self.add(File { path, size, kind: FileKind::Data, offset: self.size, root })
+    }
+
+    fn in_bytes(&self, at: Option<usize>) -> Option<InBytes> {
+        InBytes::new(at?.checked_sub(self.begin)?)
     }
 
     fn add(&mut self, file: File) -> Result<(), MetainfoError> {
@@ -317,13 +324,13 @@ impl Listing {
         if size >= u64::from(PIECE_LENGTH) || self.files.len() > 2 * self.data_files {
             return Err(MetainfoError::Invalid("attr"));
         }
-        self.add(File { path: FilePath::default(), size, kind: FileKind::Pad, offset: self.size, pieces_root: None })
+        self.add(File { path: FilePath::default(), size, kind: FileKind::Pad, offset: self.size, root: None })
     }
 
     /// The `file tree` of v2.
     fn read_tree(&mut self, tree: Value<'_>) -> Result<(), MetainfoError> {
         tree::walk(tree, |path, leaf| match leaf {
-            Leaf::File { size, pieces_root } => self.push(path.iter().map(|name| name.as_bytes()), size, pieces_root),
+            Leaf::File { size, root } => self.push(path.iter().map(|name| name.as_bytes()), size, root),
             Leaf::Symlink => {
                 self.symlinks = self.symlinks.saturating_add(1);
                 Ok(())
@@ -333,16 +340,17 @@ impl Listing {
 
     /// Takes the roots from the `file tree` of a hybrid, which must hold the same files in the same order.
     fn agree_with(&mut self, tree: Value<'_>) -> Result<(), MetainfoError> {
+        let begin = self.begin;
         let mut data = self.files.iter_mut().filter(|file| file.kind == FileKind::Data);
         tree::walk(tree, |path, leaf| {
-            let Leaf::File { size, pieces_root } = leaf else {
+            let Leaf::File { size, root } = leaf else {
                 return Ok(());
             };
             let file = data.next().ok_or(MetainfoError::Inconsistent)?;
             if file.size != size || file.path != *path {
                 return Err(MetainfoError::Inconsistent);
             }
-            file.pieces_root = pieces_root;
+            file.root = root.and_then(|at| InBytes::new(at.checked_sub(begin)?));
             Ok(())
         })?;
         if data.next().is_some() { Err(MetainfoError::Inconsistent) } else { Ok(()) }

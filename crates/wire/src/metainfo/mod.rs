@@ -11,6 +11,7 @@ mod torrent;
 mod tree;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -19,7 +20,7 @@ pub use self::draft::Draft;
 use crate::bencode::BencodeError;
 use crate::file_path::FilePath;
 use crate::files::PathError;
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, PieceIndex};
 use crate::ids::{InfoHashes, Sha1Hash, Sha256Hash};
 use crate::merkle::FileTree;
 
@@ -96,6 +97,10 @@ pub enum FileKind {
     Pad,
 }
 
+/// Where hashes begin in [`Info::bytes`]. There may be 200,000 of them, which are kept once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InBytes(NonZeroU32);
+
 /// One file of a torrent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
@@ -108,8 +113,8 @@ pub struct File {
     pub kind: FileKind,
     /// Where its first byte lies: `piece * piece_length + offset in the piece`.
     pub offset: u64,
-    /// Root of its merkle tree (v2 and hybrid; not for empty files and pads).
-    pub pieces_root: Option<Sha256Hash>,
+    /// Where the root of its merkle tree is (v2 and hybrid; not for empty files and pads); [`Info::root`] has it.
+    pub root: Option<InBytes>,
 }
 
 /// The info dictionary: everything that the info-hash covers.
@@ -129,8 +134,8 @@ pub struct Info {
     pub symlinks: u32,
     /// How it is cut into pieces.
     pub geometry: Geometry,
-    /// SHA-1 of each piece (v1 and hybrid; else empty).
-    pub pieces: Vec<Sha1Hash>,
+    /// Where the SHA-1 of each piece is (v1 and hybrid); [`piece_hash`](Self::piece_hash) has them.
+    pub pieces: Option<InBytes>,
     /// Hashes of `bytes`.
     pub hashes: InfoHashes,
     /// The dictionary as it was read, the bytes that the info-hash is over.
@@ -157,6 +162,17 @@ pub struct Metainfo {
     pub created_at: Option<i64>,
 }
 
+impl InBytes {
+    /// Nothing begins a dictionary but its `d`.
+    fn new(at: usize) -> Option<Self> {
+        u32::try_from(at).ok().and_then(NonZeroU32::new).map(Self)
+    }
+
+    fn skip(self, bytes: usize) -> usize {
+        self.0.get() as usize + bytes
+    }
+}
+
 impl Info {
     /// The files that are kept on disk, in order, with their numbers in [`files`](Self::files).
     pub fn data_files(&self) -> impl Iterator<Item = (usize, &File)> {
@@ -169,9 +185,28 @@ impl Info {
         self.data_files().map(|(_, file)| file.size).sum()
     }
 
+    /// The SHA-1 of a piece, if it has one: v1 and hybrid.
+    #[must_use]
+    pub fn piece_hash(&self, piece: PieceIndex) -> Option<Sha1Hash> {
+        let at = self.pieces?.skip(piece.0 as usize * Sha1Hash::LEN);
+        Sha1Hash::from_slice(self.bytes.get(at..at + Sha1Hash::LEN).filter(|_| piece.0 < self.geometry.pieces())?)
+    }
+
+    /// The SHA-1 of each piece; none of v2 alone.
+    pub fn piece_hashes(&self) -> impl Iterator<Item = Sha1Hash> + '_ {
+        self.geometry.all().map_while(|piece| self.piece_hash(piece))
+    }
+
+    /// The root of the merkle tree of `file`, if it has one: v2 and hybrid, and not empty.
+    #[must_use]
+    pub fn root(&self, file: &File) -> Option<Sha256Hash> {
+        let at = file.root?.skip(0);
+        Sha256Hash::from_slice(self.bytes.get(at..at + Sha256Hash::LEN)?)
+    }
+
     /// The hash tree of `file`, if it has one: v2 and hybrid, and not empty.
     #[must_use]
     pub fn tree(&self, file: &File) -> Option<FileTree> {
-        FileTree::new(file.pieces_root?, file.size, self.geometry.piece_length())
+        FileTree::new(self.root(file)?, file.size, self.geometry.piece_length())
     }
 }

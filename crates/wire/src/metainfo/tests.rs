@@ -454,7 +454,7 @@ fn m17_piece_layers_must_be_those_of_the_files() {
     assert_eq!(layers(&|layers| _ = layers.values_mut().next().unwrap().pop()), wrong);
     assert_eq!(layers(&|layers| layers.values_mut().next().unwrap().push(Sha256Hash::default())), wrong);
     assert_eq!(layers(&|layers| drop(layers.insert(Sha256Hash([9; 32]), vec![Sha256Hash([9; 32])]))), wrong);
-    let root = metainfo.info.files[0].pieces_root.unwrap();
+    let root = metainfo.info.root(&metainfo.info.files[0]).unwrap();
     assert_eq!(layers(&|layers| drop(layers.insert(root, vec![root]))), wrong);
     let cut =
         [b"d4:info", &metainfo.info.bytes[..], b"12:piece layersd32:", &[9; 32], b"31:", &[9; 31], b"ee"].concat();
@@ -630,7 +630,7 @@ proptest! {
             .map(|file| vec![Sha256Hash([3; 32]); file.size.div_ceil(1 << exponent) as usize]).collect();
         let metainfo = draft.clone().finish(if version == Version::V2 { &[] } else { &pieces }, layers).unwrap();
         let without_roots: Vec<_> =
-            metainfo.info.files.iter().map(|file| File { pieces_root: None, ..file.clone() }).collect();
+            metainfo.info.files.iter().map(|file| File { root: None, ..file.clone() }).collect();
         prop_assert_eq!(&without_roots[..], draft.files());
         prop_assert_eq!(&metainfo.info.geometry, draft.geometry());
         let sizes: BTreeMap<_, _> =
@@ -649,7 +649,7 @@ proptest! {
             let info = &metainfo.info;
             prop_assert!(info.data_files().next().is_some());
             let speaks_v1 = info.version != Version::V2;
-            prop_assert_eq!(info.pieces.len(), if speaks_v1 { info.geometry.pieces() as usize } else { 0 });
+            prop_assert_eq!(info.piece_hashes().count(), if speaks_v1 { info.geometry.pieces() as usize } else { 0 });
             prop_assert_eq!(Metainfo::parse(&metainfo.to_bytes()), Ok(metainfo));
         }
     }

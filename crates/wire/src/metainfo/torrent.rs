@@ -195,7 +195,7 @@ fn web_seeds(dict: Dict<'_>) -> Vec<String> {
 
 /// The trees of the files that have a piece layer: those longer than a piece.
 fn layered(info: &Info) -> BTreeMap<Sha256Hash, FileTree> {
-    let trees = info.data_files().filter_map(|(_, file)| Some((file.pieces_root?, info.tree(file)?)));
+    let trees = info.data_files().filter_map(|(_, file)| Some((info.root(file)?, info.tree(file)?)));
     trees.filter(|(_, tree)| tree.pieces() > 1).collect()
 }
 
@@ -216,7 +216,7 @@ fn piece_layers(layers: Value<'_>, info: &Info) -> Result<BTreeMap<Sha256Hash, V
         }
     }
     // Two files with one root and different lengths cannot both be right.
-    let same = info.data_files().all(|(_, file)| match (file.pieces_root, info.tree(file)) {
+    let same = info.data_files().all(|(_, file)| match (info.root(file), info.tree(file)) {
         (Some(root), Some(tree)) => checked.get(&root).is_none_or(|layer| layer.len() as u64 == tree.pieces()),
         _ => true,
     });

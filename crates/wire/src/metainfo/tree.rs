@@ -11,7 +11,11 @@ const INVALID: MetainfoError = MetainfoError::Invalid("file tree");
 /// What stands at the end of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaf {
-    File { size: u64, pieces_root: Option<Sha256Hash> },
+    /// `root` is where its root begins in what was decoded.
+    File {
+        size: u64,
+        root: Option<usize>,
+    },
     Symlink,
 }
 
@@ -68,15 +72,16 @@ fn leaf(dict: Dict<'_>) -> Result<Option<Leaf>, MetainfoError> {
     }
     let size = properties.get("length").ok_or(MetainfoError::Missing("length"))?;
     let size = size.as_uint().ok_or(MetainfoError::Invalid("length"))?;
-    let pieces_root = if size == 0 { None } else { Some(root(properties)?) };
-    Ok(Some(Leaf::File { size, pieces_root }))
+    let root = if size == 0 { None } else { Some(root_at(properties)?) };
+    Ok(Some(Leaf::File { size, root }))
 }
 
-fn root(properties: Dict<'_>) -> Result<Sha256Hash, MetainfoError> {
+fn root_at(properties: Dict<'_>) -> Result<usize, MetainfoError> {
     let root = properties.get("pieces root").ok_or(MetainfoError::Missing("pieces root"))?;
     // All zeros is what stands for a missing block: no file can have it.
     root.as_bytes()
         .and_then(Sha256Hash::from_slice)
         .filter(|root| *root != Sha256Hash::default())
+        .and_then(|_| root.bytes_at())
         .ok_or(MetainfoError::Invalid("pieces root"))
 }
