@@ -213,10 +213,11 @@ impl Cluster {
         self.shared.description.borrow().addresses.clone()
     }
 
-    /// Waits until this member was let in and has the catalogue of the others; at once where it is a member already.
+    /// Waits until this member was let in and has the catalogue of the others, however long that takes to come; at once
+    /// where it is a member already.
     ///
     /// # Errors
-    /// [`StartError::NotLetIn`] where the cluster says no, or nobody answers for `patience`.
+    /// [`StartError::NotLetIn`] where the cluster says no, or nobody is heard for `patience`.
     pub async fn joined(&self, patience: Duration) -> Result<(), StartError> {
         let mut position = self.shared.machine.position();
         let mut refused = self.shared.refused.subscribe();
@@ -228,13 +229,18 @@ impl Cluster {
                 }
             }
         };
-        match timeout(patience, joined).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) => Err(StartError::NotLetIn(why)),
-            Err(_) => {
-                let last = self.shared.refused.borrow().as_ref().map(|said| said.why.clone());
-                let why = last.unwrap_or_else(|| "the cluster has not let this member in yet".to_owned());
-                Err(StartError::NotLetIn(why))
+        tokio::pin!(joined);
+        loop {
+            match timeout(patience, &mut joined).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(why)) => return Err(StartError::NotLetIn(why)),
+                // The leader speaks to it: it is in, and a large catalogue is on its way.
+                Err(_) if self.shared.was_heard_within(patience) => {}
+                Err(_) => {
+                    let last = self.shared.refused.borrow().as_ref().map(|said| said.why.clone());
+                    let why = last.unwrap_or_else(|| "the cluster has not let this member in yet".to_owned());
+                    return Err(StartError::NotLetIn(why));
+                }
             }
         }
     }
@@ -429,6 +435,11 @@ async fn ask_to_join(shared: Arc<Shared>, identity: Identity) {
             let _ = shared.log.set_joined().await;
             return;
         }
+        if shared.was_heard_within(limits::PROPOSE) {
+            // It was let in, and the catalogue that says so is on its way: asking again would redeem nothing.
+            wait_to_be_member(&shared, identity.node).await;
+            continue;
+        }
         for (key, addresses) in &line.members {
             let host =
                 crate::raft::Member { key: *key, addresses: addresses.clone(), ..crate::raft::Member::default() };
@@ -473,7 +484,8 @@ impl NotLetIn {
                 ("the invitation was used already, or has ended: ask for a new line with `obt cluster invite`", true)
             }
             Reply::Cluster(ClusterOutcome::Known) => {
-                ("a member with this key or this id is there already: was this state directory copied?", true)
+                // It may be this one, which was stopped before it had the catalogue: then the leader will speak to it.
+                ("a member with this key or this id is there already: was this state directory copied?", false)
             }
             Reply::Cluster(ClusterOutcome::Busy) => ("too many wait to be let in at the moment", false),
             Reply::Refused(Refusal::NotAllowed) => ("the join line belongs to another cluster", true),

@@ -108,6 +108,11 @@ impl Shared {
         *self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a leader spoke to this member of late.
+    pub(crate) fn was_heard_within(&self, time: Duration) -> bool {
+        self.heard().is_some_and(|heard| heard.elapsed() < time)
+    }
+
     pub(crate) fn now_ms(&self) -> u64 {
         (self.clock)()
     }
