@@ -80,7 +80,8 @@ impl Timing {
             max_payload_entries: limits::APPEND_ENTRIES,
             replication_lag_threshold: limits::SNAPSHOT_ENTRIES,
             snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(limits::SNAPSHOT_ENTRIES),
-            max_in_snapshot_log_to_keep: limits::KEPT_ENTRIES,
+            // What may be cut depends on who is behind, which openraft does not look at: the keeper cuts.
+            max_in_snapshot_log_to_keep: u64::MAX,
             ..openraft::Config::default()
         }
     }

@@ -1,4 +1,5 @@
-//! Looks after the membership while this member leads: asks [`next_change`] and does what it says, one at a time.
+//! Looks after the log, and after the membership while this member leads: asks [`next_cut`] and [`next_change`], and does
+//! what they say, one at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, Weak};
@@ -7,9 +8,10 @@ use std::time::{Duration, Instant};
 use openraft::{ChangeMembers, ServerState};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::cut::{self, next_cut};
 use crate::limits;
 use crate::membership::{Change, Seen, View, next_change};
-use crate::raft::NodeId;
+use crate::raft::{LogId, NodeId};
 use crate::shared::Shared;
 
 /// Runs until the member is gone.
@@ -19,6 +21,10 @@ pub(crate) async fn run(shared: Weak<Shared>, period: Duration) {
     loop {
         beats.tick().await;
         let Some(shared) = shared.upgrade() else { return };
+        if let Some(upto) = next_cut(&log_view(&shared)) {
+            // It has failed only where openraft has ended, which is told elsewhere.
+            let _ = shared.raft.trigger().purge_log(upto).await;
+        }
         let Some(view) = view(&shared) else { continue };
         let Some(change) = next_change(&view) else { continue };
         tracing::info!(?change, "the membership changes");
@@ -28,6 +34,22 @@ pub(crate) async fn run(shared: Weak<Shared>, period: Duration) {
             Ok(Err(error)) => tracing::info!(error, "the membership did not change"),
             Err(_) => tracing::info!("the membership has not changed yet"),
         }
+    }
+}
+
+fn log_view(shared: &Shared) -> cut::View {
+    let metrics = shared.raft.metrics().borrow().clone();
+    let index = |log_id: Option<LogId>| log_id.map_or(0, |log_id| log_id.index);
+    let now = Instant::now();
+    let is_heard = |node: &NodeId| {
+        let last = shared.contacts.last(*node);
+        *node != shared.node && last.is_some_and(|last| now.saturating_duration_since(last) < limits::LOG_PATIENCE)
+    };
+    let reached = metrics.replication.unwrap_or_default().into_iter().filter(|(node, _)| is_heard(node));
+    cut::View {
+        cut: index(metrics.purged),
+        applied: index(metrics.last_applied),
+        reached: reached.map(|(_, matched)| index(matched)).collect(),
     }
 }
 

@@ -7,6 +7,7 @@
 mod blobs;
 mod cluster;
 mod config;
+mod cut;
 mod directory;
 mod failure;
 mod fatal;

@@ -7,9 +7,16 @@ pub const HEARTBEAT: Duration = Duration::from_millis(100);
 /// A follower that hears nothing for so long stands for election; each process draws its own time from the window.
 pub const ELECTION: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(800));
 /// Entries after which openraft takes a snapshot; that costs nothing here, but lets the log be cut.
-pub const SNAPSHOT_ENTRIES: u64 = 2_000;
-/// Entries that stay in the log for members that are a little behind.
-pub const KEPT_ENTRIES: u64 = 1_000;
+pub const SNAPSHOT_ENTRIES: u64 = 1_000;
+/// Entries that stay in the log for members that were away for a minute: sending what they missed is cheaper by far than
+/// the whole catalogue. Of a kilobyte each, or of 40 where many publish at once.
+pub const KEPT_ENTRIES: u64 = 8_000;
+/// Entries that are cut off at a time.
+pub const CUT_ENTRIES: u64 = 2_000;
+/// Entries in the log at most, where a member takes long to catch up.
+pub const LOG_ENTRIES: u64 = 100_000;
+/// How long a member may be silent before the log is no longer kept for it.
+pub const LOG_PATIENCE: Duration = Duration::from_secs(10);
 /// Entries in one message: with [`ENTRY_BYTES`] each they fit in a frame.
 pub const APPEND_ENTRIES: u64 = 64;
 /// Longest entry, bytes. Metainfo does not travel in the log, so nothing comes near.
