@@ -75,6 +75,20 @@ impl Reader {
     pub fn has_blob(&self, hash: BlobHash) -> Result<bool, CatalogueError> {
         Ok(self.connection.prepare_cached("SELECT 1 FROM blob WHERE hash = ?1")?.exists([hash.0])?)
     }
+
+    /// Blobs that no version names, at most `most` of them: for [`sweep_blobs`](Catalogue::sweep_blobs). It looks at all
+    /// of them, so it is nothing for who holds others up.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn unnamed_blobs(&self, most: u32) -> Result<Vec<BlobHash>, CatalogueError> {
+        // Both sides are read from their indices, in order; the rows themselves are long.
+        let mut select = self.connection.prepare_cached(
+            "SELECT hash FROM blob WHERE NOT EXISTS (SELECT 1 FROM version WHERE version.blob = blob.hash) LIMIT ?1",
+        )?;
+        let unnamed = select.query_map([most], |row| row.get(0).map(BlobHash))?;
+        Ok(unnamed.collect::<Result<_, _>>()?)
+    }
 }
 
 impl Catalogue {
@@ -112,15 +126,22 @@ impl Catalogue {
         Ok(transaction.commit()?)
     }
 
-    /// Removes blobs that no version names and that are older than an hour; says how many.
+    /// Removes those of these blobs that no version names and that are older than an hour; says how many.
     ///
     /// # Errors
     /// Those of the file.
-    pub fn sweep_blobs(&mut self, now_ms: u64) -> Result<usize, CatalogueError> {
-        let removed = self.connection().execute(
-            "DELETE FROM blob WHERE stored_ms < ?1 AND NOT EXISTS (SELECT 1 FROM version WHERE version.blob = blob.hash)",
-            [now_ms.saturating_sub(GRACE_MS).cast_signed()],
+    pub fn sweep_blobs(&mut self, hashes: &[BlobHash], now_ms: u64) -> Result<usize, CatalogueError> {
+        let transaction = self.connection().transaction()?;
+        let mut delete = transaction.prepare_cached(
+            "DELETE FROM blob WHERE hash = ?1 AND stored_ms < ?2
+             AND NOT EXISTS (SELECT 1 FROM version WHERE version.blob = blob.hash)",
         )?;
+        let mut removed = 0;
+        for hash in hashes {
+            removed += delete.execute((hash.0, now_ms.saturating_sub(GRACE_MS).cast_signed()))?;
+        }
+        drop(delete);
+        transaction.commit()?;
         Ok(removed)
     }
 }

@@ -188,8 +188,10 @@ fn blobs_stand_beside_the_log_and_go_when_nothing_names_them() {
     assert_eq!(ledger.catalogue.digest().unwrap(), digest);
     let content = obt_catalogue::Content { blob: kept, ..file(1) };
     ledger.run(publish(ALICE, "a", content, Replace::No));
-    assert_eq!(ledger.catalogue.sweep_blobs(NOW + 1).unwrap(), 0, "its command may be under way");
-    assert_eq!(ledger.catalogue.sweep_blobs(NOW + 2 * 3_600_000).unwrap(), 1);
+    let later = NOW + 2 * 3_600_000;
+    assert_eq!(ledger.catalogue.unnamed_blobs(9).unwrap(), [lost]);
+    assert_eq!(ledger.catalogue.sweep_blobs(&[lost], NOW + 1).unwrap(), 0, "its command may be under way");
+    assert_eq!(ledger.catalogue.sweep_blobs(&[kept, lost], later).unwrap(), 1, "and none that is named meanwhile");
     assert_eq!(ledger.catalogue.blob(kept).unwrap().as_deref(), Some(&b"kept"[..]));
     assert_eq!(ledger.catalogue.blob(lost).unwrap(), None);
 }

@@ -122,7 +122,11 @@ async fn a_torrent_of_many_parts_goes_over_the_links() {
     two.linked.cluster.propose(id(), open, Some(blob.clone())).await.unwrap();
     let there = one.linked.cluster.work(move |catalogue| catalogue.blob(hash).unwrap()).await.unwrap();
     assert_eq!(there.unwrap(), blob, "pushed to the voter");
-    two.linked.cluster.work(|catalogue| catalogue.sweep_blobs(now_ms() + 7_200_000).unwrap()).await.unwrap();
+    two.linked
+        .cluster
+        .work(move |catalogue| catalogue.sweep_blobs(&[hash], now_ms() + 7_200_000).unwrap())
+        .await
+        .unwrap();
     assert_eq!(two.linked.cluster.fetch_blob(hash).await.unwrap(), blob, "fetched back");
 }
 

@@ -9,6 +9,7 @@ use obt_wire::InfoHash;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::App;
+use super::catalogue::CatalogueFailure;
 use super::clock::now_ms;
 use super::events::Change;
 
@@ -18,6 +19,10 @@ const BEAT: Duration = Duration::from_secs(1);
 const SWARM_BEATS: u64 = 60;
 /// Beats between two walks over blobs that nothing names.
 const BLOB_BEATS: u64 = 3_600;
+/// Blobs that are removed after one walk.
+const BLOBS_SWEPT: u32 = 10_000;
+/// Blobs that are removed in one transaction.
+const BLOBS_AT_ONCE: usize = 100;
 /// Departures in one command of the log.
 const DEPARTURES: usize = 256;
 
@@ -40,12 +45,22 @@ pub(super) async fn run(app: Weak<App>) {
         }
         note_changes(&app).await;
         if beat % BLOB_BEATS == BLOB_BEATS - 1
-            && let Err(error) = app.catalogue.work(|catalogue| catalogue.sweep_blobs(now_ms())).await
+            && let Err(error) = sweep_blobs(&app).await
         {
             tracing::warn!(%error, "unused torrents cannot be removed");
         }
         beat += 1;
     }
+}
+
+/// They are looked for by a reader, so that nobody who publishes waits for a walk over all of them.
+async fn sweep_blobs(app: &App) -> Result<(), CatalogueFailure> {
+    let unnamed = app.catalogue.read(|reader| reader.unnamed_blobs(BLOBS_SWEPT)).await?;
+    for part in unnamed.chunks(BLOBS_AT_ONCE) {
+        let part = part.to_vec();
+        app.catalogue.work(move |catalogue| catalogue.sweep_blobs(&part, now_ms())).await?;
+    }
+    Ok(())
 }
 
 /// Tells listeners what changed in swarms, and notes in the catalogue who left one without a holder and how often it
