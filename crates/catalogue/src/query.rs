@@ -200,7 +200,10 @@ impl Reader {
     /// # Errors
     /// Those of the file.
     pub fn count(&self) -> Result<u64, CatalogueError> {
-        let mut select = self.connection.prepare_cached("SELECT count(*) FROM name WHERE newest IS NOT NULL")?;
+        // Counting the rows would take longer the more there are; every one is some publisher's, and few are withdrawn.
+        let mut select = self.connection.prepare_cached(
+            "SELECT (SELECT coalesce(sum(names), 0) FROM publisher) - (SELECT count(*) FROM name WHERE newest IS NULL)",
+        )?;
         Ok(select.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned())
     }
 }
