@@ -6,7 +6,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 
@@ -20,8 +20,13 @@ pub const QUERY_BYTES: usize = 256;
 const GRAM: usize = 3;
 /// From this many matches on it is quicker to walk the names in order until a page is full than to sort the matches.
 const COMMON: i64 = 4_000;
-/// Most trigrams that a short word may stand for before it counts as common.
+/// Names that are walked over before the matches are sorted after all: they may all stand at the end.
+const WALK: i64 = 10_000;
+/// Most trigrams that a short word may stand for before it is looked for in the names alone.
 const TERMS: usize = 200;
+/// Entries of the index that a word of two characters may stand for: reading them takes some milliseconds. One of one
+/// character may stand for [`COMMON`], since names that hold it are found at once.
+const POSTINGS: i64 = 200_000;
 /// Bytes of checksum at the end of a cursor.
 const CHECKSUM: usize = 8;
 
@@ -68,68 +73,138 @@ impl Reader {
     }
 }
 
+/// The first `limit` names after `after` that hold all of the words.
 fn matching(
     connection: &Connection,
     words: &[String],
     after: &str,
     limit: usize,
 ) -> Result<Vec<Entry>, CatalogueError> {
-    let mut rare = Vec::new();
-    let mut common = Vec::new();
+    let (mut indexed, mut others) = (Vec::new(), Vec::new());
     for word in words {
         match expression(connection, word)? {
-            Frequency::Never => return Ok(Vec::new()),
-            Frequency::Rare(expression) => rare.push(expression),
-            Frequency::Common => common.push(word),
+            Lookup::Never => return Ok(Vec::new()),
+            Lookup::Index(expression) => indexed.push(expression),
+            Lookup::Names => others.push(word),
         }
     }
-    let expression = rare.join(" AND ");
-    let mut parameters = vec![Value::from(after.to_owned()), Value::from(i64::try_from(limit).unwrap_or(i64::MAX))];
-    let (tables, found, looked_for) = if !rare.is_empty() && !is_common(connection, &expression)? {
-        parameters.push(Value::from(expression));
-        ("search_grams CROSS JOIN name ON name.id = search_grams.rowid", "search_grams MATCH ?3", common)
-    } else {
-        ("name", "TRUE", words.iter().collect())
+    let expression = (!indexed.is_empty()).then(|| indexed.join(" AND "));
+    let question = Question { connection, words, others, expression };
+    let Some(expression) = &question.expression else {
+        return question.walk(after, None, limit);
     };
-    let mut condition = String::new();
-    for word in looked_for {
-        parameters.push(Value::from(word.clone()));
-        condition.push_str(&format!(" AND instr(search.folded, ?{})", parameters.len()));
+    if !is_common(connection, expression)? {
+        return question.sort(expression, after, limit);
     }
-    let mut select = connection.prepare_cached(&format!(
-        "SELECT {ENTRY} FROM {tables}
-         CROSS JOIN search ON search.id = name.id
-         CROSS JOIN version ON version.name = name.id AND version.number = name.newest
-         WHERE {found} AND name.name > ?1{condition} ORDER BY name.name LIMIT ?2"
-    ))?;
-    select.query_map(params_from_iter(parameters), read_entry)?.map(|entry| entry?).collect()
+    let upto = name_after(connection, after, WALK)?;
+    let mut entries = question.walk(after, upto.as_deref(), limit)?;
+    if let Some(upto) = upto.filter(|_| entries.len() < limit) {
+        entries.extend(question.sort(expression, &upto, limit - entries.len())?);
+    }
+    Ok(entries)
+}
+
+/// Words, and how they are looked up.
+struct Question<'a> {
+    connection: &'a Connection,
+    words: &'a [String],
+    /// Those that the index is no help for.
+    others: Vec<&'a String>,
+    /// Of the index, for the rest, where there are any.
+    expression: Option<String>,
+}
+
+impl Question<'_> {
+    /// Looks at the names one by one, up to this one where one is named.
+    fn walk(&self, after: &str, upto: Option<&str>, limit: usize) -> Result<Vec<Entry>, CatalogueError> {
+        let mut parameters = vec![after.to_owned().into(), number(limit)];
+        let mut condition = hold(self.words.iter(), &mut parameters);
+        if let Some(upto) = upto {
+            parameters.push(Value::from(upto.to_owned()));
+            condition.push_str(&format!(" AND name.name <= ?{}", parameters.len()));
+        }
+        self.entries(
+            &format!(
+                "SELECT {ENTRY} FROM name
+                 CROSS JOIN search ON search.id = name.id
+                 CROSS JOIN version ON version.name = name.id AND version.number = name.newest
+                 WHERE name.name > ?1{condition} ORDER BY name.name LIMIT ?2"
+            ),
+            parameters,
+        )
+    }
+
+    /// Takes all that the index has, and sorts it.
+    fn sort(&self, expression: &str, after: &str, limit: usize) -> Result<Vec<Entry>, CatalogueError> {
+        let mut parameters = vec![after.to_owned().into(), number(limit), expression.to_owned().into()];
+        let condition = hold(self.others.iter().copied(), &mut parameters);
+        let search = if self.others.is_empty() { "" } else { "CROSS JOIN search ON search.id = name.id" };
+        // What is sorted is short: versions are looked up for those that are in the page.
+        self.entries(
+            &format!(
+                "SELECT {ENTRY} FROM
+                 (SELECT name.id, name.name, newest FROM search_grams CROSS JOIN name ON name.id = search_grams.rowid {search}
+                  WHERE search_grams MATCH ?3 AND name.name > ?1 AND newest IS NOT NULL{condition}
+                  ORDER BY name.name LIMIT ?2) AS name
+                 CROSS JOIN version ON version.name = name.id AND version.number = name.newest
+                 ORDER BY name.name"
+            ),
+            parameters,
+        )
+    }
+
+    fn entries(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Entry>, CatalogueError> {
+        let mut select = self.connection.prepare_cached(sql)?;
+        select.query_map(params_from_iter(parameters), read_entry)?.map(|entry| entry?).collect()
+    }
+}
+
+fn number(limit: usize) -> Value {
+    Value::from(i64::try_from(limit).unwrap_or(i64::MAX))
+}
+
+/// The condition that a name holds these words.
+fn hold<'a>(words: impl Iterator<Item = &'a String>, parameters: &mut Vec<Value>) -> String {
+    let conditions = words.map(|word| {
+        parameters.push(Value::from(word.clone()));
+        format!(" AND instr(search.folded, ?{})", parameters.len())
+    });
+    conditions.collect()
+}
+
+/// The name that comes `steps` after this one, where there are so many.
+fn name_after(connection: &Connection, after: &str, steps: i64) -> Result<Option<String>, CatalogueError> {
+    let mut select =
+        connection.prepare_cached("SELECT name FROM name WHERE name > ?1 ORDER BY name LIMIT 1 OFFSET ?2 - 1")?;
+    Ok(select.query_row((after, steps), |row| row.get(0)).optional()?)
 }
 
 /// How a word can be looked up.
-enum Frequency {
+enum Lookup {
     /// No name holds it.
     Never,
     /// By this expression of the index.
-    Rare(String),
+    Index(String),
     /// In the names themselves: it stands for so much of the index that looking there is the longer way.
-    Common,
+    Names,
 }
 
-fn expression(connection: &Connection, word: &str) -> Result<Frequency, CatalogueError> {
+fn expression(connection: &Connection, word: &str) -> Result<Lookup, CatalogueError> {
     if word.chars().count() >= GRAM {
-        return Ok(Frequency::Rare(quoted(word)));
+        return Ok(Lookup::Index(quoted(word)));
     }
+    let most = if word.chars().count() == 1 { COMMON } else { POSTINGS };
     let mut select = connection.prepare_cached("SELECT term, doc FROM search_terms WHERE term BETWEEN ?1 AND ?2")?;
     let mut rows = select.query((word, format!("{word}{}", char::MAX)))?;
-    let (mut terms, mut matches) = (Vec::new(), 0);
+    let (mut terms, mut postings) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
         terms.push(quoted(&row.get::<_, String>(0)?));
-        matches += row.get::<_, i64>(1)?;
-        if terms.len() > TERMS || matches >= COMMON {
-            return Ok(Frequency::Common);
+        postings += row.get::<_, i64>(1)?;
+        if terms.len() > TERMS || postings >= most {
+            return Ok(Lookup::Names);
         }
     }
-    if terms.is_empty() { Ok(Frequency::Never) } else { Ok(Frequency::Rare(format!("({})", terms.join(" OR ")))) }
+    if terms.is_empty() { Ok(Lookup::Never) } else { Ok(Lookup::Index(format!("({})", terms.join(" OR ")))) }
 }
 
 /// A string of the index's query language.

@@ -2,10 +2,10 @@
 
 mod support;
 
-use obt_catalogue::{Authority, Command, Departure, QueryError};
+use obt_catalogue::{Authority, Command, Departure, QueryError, Replace};
 use obt_wire::{InfoHash, Sha256Hash};
 use proptest::prelude::*;
-use support::{ALICE, BOB, Ledger, NOW, hashes, name};
+use support::{ALICE, BOB, Ledger, NOW, file, hashes, name, publish};
 use unicode_normalization::UnicodeNormalization;
 
 fn ledger(names: &[&str]) -> Ledger {
@@ -29,6 +29,32 @@ fn words_are_found_in_any_order_whatever_their_case_and_accents() {
     assert_eq!(ledger.names("nothing"), [""; 0]);
     assert_eq!(ledger.names("").len(), 5);
     assert_eq!(ledger.names("  ").len(), 5);
+}
+
+#[test]
+fn a_word_of_thousands_of_names_is_found_where_they_all_come_last() {
+    let mut ledger = Ledger::new();
+    let (early, late) = (10_050, 4_050);
+    let names =
+        (0..early).map(|number| format!("aa {number:05}")).chain((0..late).map(|number| format!("zebra {number:04}")));
+    let commands: Vec<_> = names
+        .enumerate()
+        .map(|(at, name)| ledger.envelope(publish(if at < 7_500 { ALICE } else { BOB }, &name, file(1), Replace::No)))
+        .collect();
+    ledger.catalogue.apply(&commands).unwrap();
+    let first = |text: &str, cursor: Option<&str>| {
+        let page = ledger.catalogue.search(text, cursor, 2).unwrap();
+        (page.entries.into_iter().map(|entry| entry.name.to_string()).collect::<Vec<_>>(), page.cursor)
+    };
+    let (page, cursor) = first("zebra", None);
+    assert_eq!(page, ["zebra 0000", "zebra 0001"]);
+    assert_eq!(first("zebra", cursor.as_deref()).0, ["zebra 0002", "zebra 0003"]);
+    assert_eq!(first("ebra z", None).0, ["zebra 0000", "zebra 0001"]);
+    assert_eq!(first("zebra 49", None).0, ["zebra 0049", "zebra 0149"]);
+    assert_eq!(first("ra 0", None).0, ["zebra 0000", "zebra 0001"], "a short word beside a common one");
+    assert_eq!(first("aa zebra", None).0, [""; 0]);
+    assert_eq!(first("aa", None).0, ["aa 00000", "aa 00001"]);
+    assert_eq!(ledger.catalogue.count().unwrap(), early + late);
 }
 
 #[test]
