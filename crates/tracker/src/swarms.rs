@@ -10,8 +10,8 @@ use obt_wire::InfoHash;
 
 use crate::limits::Limits;
 use crate::store::{
-    Advertised, Announce, Answer, Asker, Change, Frame, HashKey, Identity, LeaseWant, Note, PeerLists, Quota, Refused,
-    Shard, Slot, Speaker, SwarmPeer, SwarmStats, Tenant,
+    Advertised, Announce, Answer, Asker, Budget, Change, Frame, HashKey, Identity, LeaseWant, Note, PeerLists, Quota,
+    Refused, Shard, Slot, Speaker, SwarmPeer, SwarmStats, Tenant,
 };
 
 /// Shards of a store, as a power of two: 256 keep the growth of one table under a millisecond, and threads apart.
@@ -51,12 +51,12 @@ impl Shared {
             key,
             epoch: now,
             ports_per_address: config.limits.ports_per_address,
-            memory: config.limits.memory >> shard_bits,
             advertised: config.advertised,
         };
         let quota = Quota::new(config.limits.torrents_per_hour, key);
         let seed = u64::from_ne_bytes(seed);
-        let shards = (0..1u64 << shard_bits).map(|number| Shard::new(frame, seed ^ number)).collect();
+        let budgets = Budget::of_shards(config.limits.memory, 1 << shard_bits);
+        let shards = (0..).zip(budgets).map(|(number, budget)| Shard::new(frame, budget, seed ^ number)).collect();
         (Self { frame, shard_bits, limits: config.limits, quota }, shards)
     }
 

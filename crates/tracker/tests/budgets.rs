@@ -86,6 +86,21 @@ fn a_stored_peer_costs_less_than_60_bytes() {
 }
 
 #[test]
+fn a_named_swarm_of_a_hundred_thousand_clients_is_known_whole() {
+    let now = Instant::now();
+    let shard_bits = swarms::SHARD_BITS;
+    let mut rng = fastrand::Rng::with_seed(1);
+    let secret = std::array::from_fn(|_| rng.u8(..));
+    let config = StoreConfig { shard_bits, limits: limits(), advertised: Advertised::default(), secret };
+    let mut world = World { swarms: Swarms::new(&config, now), now };
+    swarms::pin(&mut world.swarms, &hash(1), 0, now);
+    for number in 0..100_000 {
+        world.announce(hash(1), host(number), Standing::Leecher);
+    }
+    assert_eq!(world.stats(hash(1)).leechers, 100_000);
+}
+
+#[test]
 fn u06_a_flood_of_swarms_evicts_itself_and_not_the_swarms_that_are_used() {
     let mut world = World::new(Limits { memory: 1 << 20, torrents_per_hour: u16::MAX, ..Limits::default() });
     for number in 0..100 {

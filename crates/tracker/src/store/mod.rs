@@ -3,6 +3,7 @@
 //! A shard is a dense array of 64-byte swarms and a table of positions; one or two peers lie in the swarm itself,
 //! 12 bytes each, more of them in one array, seeds in front. Nothing in it points back, and nothing is hashed twice.
 
+mod budget;
 mod clients;
 mod family;
 mod handout;
@@ -18,6 +19,7 @@ mod shard;
 mod tenants;
 mod torrent;
 
+pub(crate) use budget::Budget;
 pub use clients::Client;
 pub use handout::{Advertised, Asker, CompactPeers};
 pub(crate) use heard::Speaker;

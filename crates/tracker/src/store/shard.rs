@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use obt_wire::{InfoHash, PeerId};
 
+use super::budget::Budget;
 use super::clients::{Client, Clients};
 use super::family::Counts;
 use super::handout::{Advertised, Asker, CompactPeers, Locals, LocalsOf, Taker, hand_out};
@@ -122,8 +123,6 @@ pub(crate) struct Frame {
     pub(crate) key: HashKey,
     pub(crate) epoch: Instant,
     pub(crate) ports_per_address: u16,
-    /// Memory of one shard, bytes.
-    pub(crate) memory: usize,
     pub(crate) advertised: Advertised,
 }
 
@@ -140,6 +139,7 @@ impl Frame {
 /// `torrents`; a torrent is marked HELD exactly if `held` knows it; no hash is both in `torrents` and an alias.
 pub struct Shard {
     pub(super) frame: Frame,
+    budget: Budget,
     pub(super) torrents: Vec<Torrent>,
     places: Places,
     heap: usize,
@@ -172,9 +172,10 @@ impl Before {
 }
 
 impl Shard {
-    pub(crate) fn new(frame: Frame, seed: u64) -> Self {
+    pub(crate) fn new(frame: Frame, budget: Budget, seed: u64) -> Self {
         Self {
             frame,
+            budget,
             torrents: Vec::new(),
             places: Places::default(),
             heap: 0,
@@ -519,7 +520,7 @@ impl Shard {
     /// held.
     pub(super) fn make_room(&mut self, spared: &InfoHash) -> bool {
         for _ in 0..EVICTED_AT_ONCE {
-            if self.memory() < self.frame.memory {
+            if self.has_room() {
                 return true;
             }
             let Some(at) = self.expendable(spared) else {
@@ -527,7 +528,12 @@ impl Shard {
             };
             self.drop_torrent(at);
         }
-        self.memory() < self.frame.memory
+        self.has_room()
+    }
+
+    fn has_room(&mut self) -> bool {
+        let memory = self.memory();
+        self.budget.has_room(memory)
     }
 
     fn expendable(&mut self, spared: &InfoHash) -> Option<usize> {
