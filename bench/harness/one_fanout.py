@@ -1,12 +1,10 @@
 """One fan-out: a seed and N downloaders that begin together, each in a network namespace behind a link of its own.
 
-A process of its own, as `one_run` is; its network namespace holds the bridge and the tracker. Every link is shaped by
-`tbf` at both ends with 50 ms of queue, every sender uses cubic. Clients run with their defaults, TCP alone, and find each
-other through a tracker alone."""
+A process of its own, as `one_run` is; its network namespace holds the bridge and the tracker. Clients run with their
+defaults, TCP alone, and find each other through a tracker alone."""
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 from harness import payloads
 from harness.clients import HERE, OBT, Seat
 from harness.measure import Group, Machine
+from harness.namespaces import Namespace, bridge
 from harness.one_run import Failed, open_hook, start
 from harness.tracker import Tracker
 from processes import wait_until
@@ -36,41 +35,28 @@ def main():
         for process in reversed(started):
             process.stop(seconds=5)
         for node in nodes:
-            subprocess.run(["ip", "netns", "del", node.name], capture_output=True)
+            node.close()
         group.close()
     json.dump(record, sys.stdout)
 
 
-class Node:
-    """A namespace, its link, and the client in it."""
+class Node(Namespace):
+    """A machine, and the client on it."""
 
     def __init__(self, plan, number: int, client: str, up: float, down: float):
-        self.name, self.address, self.port = f"{plan['group']}-{number}", f"10.99.0.{number}", 20_000 + number
+        super().__init__(f"{plan['group']}-{number}", number, up, down)
         self.client, self.plan, self.finished, self.hook, self.process = client, plan, None, None, None
         self.work = Path(plan["work"]) / str(number)
         self.folder = self.work / "got"
         self.folder.mkdir(parents=True)
-        port = f"p{number}"
-        run_all(f"ip netns add {self.name}", f"ip -n {self.name} link set lo up",
-                f"ip link add {port} type veth peer name eth0 netns {self.name}", f"ip link set {port} master hub",
-                f"ip -n {self.name} address add {self.address}/24 dev eth0")
-        for where, tc, device, mbit in ((f"-n {self.name}", f"ip netns exec {self.name} tc", "eth0", up),
-                                        ("", "tc", port, down)):
-            # As a network card does, at most four segments a packet, or tbf would drop what is longer than its burst.
-            run_all(f"ip {where} link set {device} gso_max_segs 4 up",
-                    f"{tc} qdisc add dev {device} root tbf rate {mbit}mbit burst 16000 limit {queue(mbit)}")
-        run_all(f"ip netns exec {self.name} sysctl -qw net.ipv4.tcp_congestion_control=cubic")
+        self.peer_port = 20_000 + number
 
     def seat(self) -> Seat:
         return Seat(Path(self.plan["payload"]), Path(self.plan["torrent"]), "v1", self.folder, self.work, self.address,
-                    self.port, self.work / "hook")
+                    self.peer_port, self.work / "hook")
 
     def start(self, words, group, started):
-        self.process = start(["ip", "netns", "exec", self.name, *map(str, words)], self.work, group, started)
-
-    def sent(self) -> int:
-        text = subprocess.run(["ip", "-n", self.name, "-s", "-j", "link", "show", "eth0"], capture_output=True, check=True)
-        return json.loads(text.stdout)[0]["stats64"]["tx"]["bytes"]
+        self.process = start(self.within(words), self.work, group, started)
 
     def download(self, seed: "Node", group, started):
         if self.client != "obt":
@@ -88,15 +74,6 @@ class Node:
             return bool(os.read(self.hook, 100))
         except BlockingIOError:
             return False
-
-
-def queue(mbit: float) -> int:
-    return int(mbit * 1e6 / 8 * 0.05) + 16_000
-
-
-def run_all(*commands):
-    for words in commands:
-        subprocess.run(words.split(), check=True)
 
 
 def command(plan, client: str, seat: Seat, seed: Node, downloads: bool) -> list:
@@ -122,15 +99,14 @@ def command(plan, client: str, seat: Seat, seed: Node, downloads: bool) -> list:
 
 
 def run(plan, group, nodes, started) -> dict:
-    run_all("ip link set lo up", "ip link add name hub type bridge", "ip link set hub up",
-            f"ip address add {payloads.TRACKER_ADDRESS}/24 dev hub")
+    bridge(payloads.TRACKER_ADDRESS)
     tracker = Tracker(payloads.TRACKER_ADDRESS, payloads.TRACKER_PORT, {})
     seed = Node(plan, SEED, plan["subject"], plan["seed_up"], plan["mbit"])
     nodes.append(seed)
     for number, client in enumerate(plan["peers"]):
         nodes.append(Node(plan, FIRST + number, client, plan["mbit"], plan["mbit"]))
     seed.start(command(plan, plan["subject"], seed.seat(), seed, downloads=False), group, started)
-    wait_until(lambda: b'"sharing"' in (seed.work / "stdout").read_bytes() or tracker.has_all(seed.port), READY_SECONDS,
+    wait_until(lambda: b'"sharing"' in (seed.work / "stdout").read_bytes() or tracker.has_all(seed.peer_port), READY_SECONDS,
                "the seed holds everything")
     before, machine = {node: node.sent() for node in nodes}, Machine()
     began = time.monotonic()
