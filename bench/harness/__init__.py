@@ -1,8 +1,9 @@
 """Measures obt beside other clients: one run at a time, each in namespaces of its own, every byte compared.
 
-`rounds` takes the options and interleaves the runs; `one_run`, `one_command` and `one_tracker` are a run, a process of its
-own; `clients` knows how each client is started, `tracker` is where they find each other, `measure` reads the operating
-system's accounts, `payloads` makes what is sent, `report` prints the tables.
+`rounds` takes the options and interleaves the runs; `one_run`, `one_command`, `one_tracker`, `one_fanout` and `one_failover`
+are a run, a process of its own; `clients` knows how each client is started, `namespaces` makes machines behind links,
+`tracker` is where clients find each other, `asking` asks the members of a tracker again and again, `flows` sees how fast
+bytes come, `measure` reads the operating system's accounts, `payloads` makes what is sent, `report` prints the tables.
 """
 
 import sys
