@@ -33,8 +33,10 @@ PROBE_SECONDS, STATUS_SECONDS, PUBLISH_SECONDS, REQUEST_SECONDS = 0.1, 0.025, 0.
 FIRST_BYTES, UNDER_WAY, BEFORE = 256 << 10, 1 << 20, 4
 # Over so long after the kill rates are compared.
 AFTER = 5
-READY_SECONDS, REJOIN_SECONDS, FALL_BACK_SECONDS = 60, 60, 5
+READY_SECONDS, REJOIN_SECONDS, FALL_BACK_SECONDS = 60, 60, 12
 TINY = 64 << 10
+# aria2 tells that it is complete to no tier but the one that it has told that it began.
+LOYAL = ("aria2",)
 LATE_CLIENTS, SLOW_TO_BEGIN = ("libtorrent", "aria2"), ("transmission",)
 
 
@@ -245,7 +247,7 @@ def one_round(lab: Lab, members, tiny: Path, number: int) -> dict:
     while time.monotonic() < deadline and not all([one.is_done() for one in every]):
         time.sleep(0.02)
     faults = {f"{one.client} at {one.machine.address}": one.fault() for one in every}
-    fallen = fallen_back(every, living)
+    fallen = fallen_back([*(one for one in downloads if one.client not in LOYAL), *late], living)
     notes = [note for loop in (*publishers, *requesters, *probes) for note in loop.stop()]
     elections = [watcher.stop(killed) for watcher in watchers]
     flows.stop()
@@ -428,10 +430,10 @@ def catalogue(member: str) -> set:
 
 
 def gap(acknowledged, killed: float) -> float:
-    """From the last publish that was answered before the kill to the first after it."""
+    """The longest time without the answer to a publish that lasted beyond the kill."""
     ends = sorted(note.ended for note in acknowledged)
-    before, after = [end for end in ends if end <= killed], [end for end in ends if end > killed]
-    return after[0] - before[-1] if before and after else float("inf")
+    pauses = [after - before for before, after in zip(ends, ends[1:]) if after > killed]
+    return max(pauses, default=float("inf"))
 
 
 def answers(notes, leader: Member, killed: float) -> dict:
