@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use crate::harness::{Lab, SOON, Tracker, assert_holds, eventually, noise};
 
-fn status(lab: &Lab, state: &str) -> Value {
+pub(crate) fn status(lab: &Lab, state: &str) -> Value {
     lab.run(["cluster", "status", "--json", "--state", state]).exits(0).last()
 }
 
-fn join(lab: &Lab, member: &str, state: &str) -> Tracker {
+pub(crate) fn join(lab: &Lab, member: &str, state: &str) -> Tracker {
     let line = lab.run(["cluster", "invite", "--json", "--state", member]).exits(0).last();
     let line = line["join"].as_str().unwrap().to_owned();
     Tracker::of(lab.start(["tracker", "--json", "--state", state, "--join", &line]))
@@ -18,15 +18,16 @@ fn voters(status: &Value) -> usize {
     status["members"].as_array().unwrap().iter().filter(|member| member["role"] != "learner").count()
 }
 
-/// Three members, by the names of their states; `tracker` is the first.
-fn three(lab: &Lab) -> Vec<(&'static str, Tracker)> {
-    let one = lab.tracker();
-    let two = join(lab, "tracker", "two");
-    let three = join(lab, "two", "three");
-    for state in ["tracker", "two", "three"] {
+/// The states of [`three`] members.
+pub(crate) const STATES: [&str; 3] = ["tracker", "two", "three"];
+
+/// Three members, by the names of their states.
+pub(crate) fn three(lab: &Lab) -> Vec<(&'static str, Tracker)> {
+    let members = [lab.tracker(), join(lab, "tracker", "two"), join(lab, "two", "three")];
+    for state in STATES {
         eventually("three vote", SOON, || (voters(&status(lab, state)) == 3).then_some(()));
     }
-    vec![("tracker", one), ("two", two), ("three", three)]
+    STATES.into_iter().zip(members).collect()
 }
 
 #[test]

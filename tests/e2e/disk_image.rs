@@ -10,10 +10,10 @@ use std::process::Command;
 
 use crate::harness::Lab;
 
-/// Asks a file system to forget what it has not written (`FS_IOC_SHUTDOWN` without a flush of its journal). In Perl,
+/// Asks file systems to forget what they have not written (`FS_IOC_SHUTDOWN` without a flush of their journals). In Perl,
 /// which every Debian has: an `ioctl` is unsafe code in Rust, and there is none in this package.
-const CUT: &str = r#"open(F, "<", $ARGV[0]) or die "$!\n"; my $flags = pack("I", 2);
-    ioctl(F, 0x8004587d, $flags) or die "$!\n";"#;
+const CUT: &str = r#"my $flags = pack("I", 2); my @disks = map { open(my $disk, "<", $_) or die "$!\n"; $disk } @ARGV;
+    for my $disk (@disks) { ioctl($disk, 0x8004587d, $flags) or die "$!\n"; }"#;
 
 /// A mounted file system. Unmounted when it is dropped.
 pub(crate) struct DiskImage {
@@ -42,7 +42,13 @@ impl DiskImage {
 
     /// The power goes: what was not made durable is lost, and nothing can be read or written any more.
     pub(crate) fn cut(&self) {
-        run("perl", &["-e", CUT, text(&self.mounted)]).unwrap();
+        Self::cut_all(std::slice::from_ref(self));
+    }
+
+    /// The power goes for all of these at once.
+    pub(crate) fn cut_all(disks: &[Self]) {
+        let mounted = disks.iter().map(|disk| text(&disk.mounted));
+        run("perl", &["-e", CUT].into_iter().chain(mounted).collect::<Vec<_>>()).unwrap();
     }
 
     /// The power is back. Nobody may have files open there.

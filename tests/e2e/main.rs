@@ -8,6 +8,7 @@
 mod arguments;
 mod catalogue;
 mod cluster;
+mod cluster_power;
 mod crowd;
 mod disk_image;
 mod disks;
