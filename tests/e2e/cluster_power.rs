@@ -1,6 +1,8 @@
 //! Power cuts and failing disks of trackers that are one: what was acknowledged is there afterwards, at every member.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::cluster::{STATES, three};
 use crate::disk_image::DiskImage;
-use crate::harness::{Lab, SOON, Tracker, eventually};
+use crate::harness::{Lab, Obt, SOON, Tracker, eventually};
 
 /// Publishers at each member: enough for the log to write batches.
 const PUBLISHERS: usize = 4;
@@ -220,4 +222,38 @@ fn f22_after_a_power_cut_of_the_whole_cluster_nothing_acknowledged_is_lost() {
         let (names, answered) = (items.len(), oracle.answered.load(Ordering::SeqCst));
         eprintln!("round {round}: {answered} changes were answered so far, there are {names} names, nothing is lost");
     }
+}
+
+/// Takes all room in a folder's file system, and gives back how to free it.
+fn fill(lab: &Lab, state: &str) -> impl FnOnce() + use<> {
+    let path = lab.path(state).join("filler");
+    let mut filler = fs::File::create(&path).unwrap();
+    for size in [1 << 20, 4_096, 1] {
+        let bytes = vec![1; size];
+        while filler.write_all(&bytes).map_err(|error| assert_eq!(error.kind(), ErrorKind::StorageFull)).is_ok() {}
+    }
+    move || fs::remove_file(path).unwrap()
+}
+
+#[test]
+fn f60_a_tracker_whose_disk_is_full_says_so_and_takes_names_again_when_there_is_room() {
+    let lab = Lab::new();
+    let Some(_disk) = DiskImage::mount(&lab, "tracker", 32) else { return };
+    let tracker = lab.tracker();
+    let pieces = 100_000;
+    let mut torrent =
+        format!("d4:infod6:lengthi{}e4:name1:x12:piece lengthi16384e6:pieces{}:", pieces << 14, pieces * 20);
+    torrent.push_str(&"x".repeat(pieces * 20));
+    torrent.push_str("ee");
+    lab.file("x.torrent", torrent.as_bytes());
+    let publish = |name: &str| {
+        let mut publish = lab.command(["publish", "x.torrent", "--as", name, "--tracker", &tracker.address()]);
+        publish.arg("--key-file").arg(lab.path("tracker/publish.key"));
+        Obt::spawn(publish).ends()
+    };
+    let free = fill(&lab, "tracker");
+    publish("x").fails(2, "full");
+    free();
+    publish("x").exits(0);
+    tracker.obt.stop().exits(0);
 }

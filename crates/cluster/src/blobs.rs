@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use crate::failure::ClusterFailure;
+use crate::fatal::told;
 use crate::limits::{self, BLOB_BYTES, BLOBS_ARRIVING};
 use crate::message::{PART_BYTES, Refusal, Reply, Request};
 use crate::raft::NodeId;
@@ -74,20 +75,22 @@ pub(crate) async fn take(
     body: &[u8],
 ) -> Result<(), Refusal> {
     match shared.blobs.take((from, hash), offset, total, body)? {
-        Some(whole) => store(shared, whole).await,
+        Some(whole) => store(shared, whole).await.map_err(|_| Refusal::Stopping),
         None => Ok(()),
     }
 }
 
-async fn store(shared: &Shared, blob: Bytes) -> Result<(), Refusal> {
+/// Keeps a blob here. A disk that is full or fails is no reason to end: nothing was promised yet.
+async fn store(shared: &Shared, blob: Bytes) -> Result<(), ClusterFailure> {
     let now_ms = shared.now_ms();
     match shared.machine.work(move |catalogue| catalogue.put_blob(&blob, now_ms)).await {
         Some(Ok(_)) => Ok(()),
         Some(Err(error)) => {
-            tracing::warn!(%error, "a torrent cannot be stored");
-            Err(Refusal::Stopping)
+            let why = told(&error);
+            tracing::warn!(why, "a torrent cannot be stored");
+            Err(ClusterFailure::Disk(why))
         }
-        None => Err(Refusal::Stopping),
+        None => Err(ClusterFailure::Stopping),
     }
 }
 

@@ -24,6 +24,9 @@ pub enum ClusterFailure {
     /// Nothing was done, and never will be: the answer of a leader that understood. 400.
     #[error("the cluster refuses: {0}")]
     Refused(String),
+    /// Nothing was done; the disk of this member does not take what comes with the command. 507.
+    #[error("this member cannot store the torrent: {0}")]
+    Disk(String),
     /// This member is stopping, or its disk failed. 503.
     #[error("this member is stopping")]
     Stopping,

@@ -3,6 +3,7 @@
 //! A log that failed once may have lost what it says it holds: the kernel reports a failed sync only once. So nothing
 //! here is tried again; the process ends, and the next start reads what is really on the disk.
 
+use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ pub enum FatalError {
     #[error("the cluster's log failed, and this member stops at once so that it cannot forget a vote: {0}")]
     Log(String),
     /// The catalogue's file failed while an entry was applied.
-    #[error("the catalogue failed, and this member stops so that it cannot differ from the others: {0}")]
+    #[error("the catalogue failed, and this member stops so that it cannot differ from the others: {}", told(.0))]
     Catalogue(Arc<CatalogueError>),
     /// Entry `index` cannot be read by this release.
     #[error(
@@ -32,6 +33,11 @@ pub enum FatalError {
     /// openraft ended by itself.
     #[error("the consensus stopped: {0}")]
     Consensus(String),
+}
+
+/// What failed, and why: where it is told there is no room for more than a sentence.
+pub(crate) fn told(error: &CatalogueError) -> String {
+    error.source().map_or_else(|| error.to_string(), |why| format!("{error}: {why}"))
 }
 
 /// Called once with what happened; the shell ends the process in it. Where it returns, as in tests, everything that

@@ -165,6 +165,8 @@ impl From<ClusterFailure> for ApiError {
                     .hint("names can still be read; `obt cluster status` on a member's machine says who is missing");
                 Self { retry_after: Some(2), ..refused }
             }
+            ClusterFailure::Disk(_) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "no_room", message)
+                .hint("make room on the disk of the tracker's machine"),
             ClusterFailure::TooLarge => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message),
             ClusterFailure::Refused(_) => Self::bad_request(message),
         }
