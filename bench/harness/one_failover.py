@@ -33,7 +33,7 @@ PROBE_SECONDS, STATUS_SECONDS, PUBLISH_SECONDS, REQUEST_SECONDS = 0.1, 0.025, 0.
 FIRST_BYTES, UNDER_WAY, BEFORE = 256 << 10, 1 << 20, 4
 # Over so long after the kill rates are compared.
 AFTER = 5
-READY_SECONDS, REJOIN_SECONDS, FALL_BACK_SECONDS = 60, 60, 12
+READY_SECONDS, REJOIN_SECONDS, FALL_BACK_SECONDS, LISTED_SECONDS = 60, 60, 12, 5
 TINY = 64 << 10
 # aria2 tells that it is complete to no tier but the one that it has told that it began.
 LOYAL = ("aria2",)
@@ -240,7 +240,8 @@ def one_round(lab: Lab, members, tiny: Path, number: int) -> dict:
     leader.kill()
     for download in late:
         download.start_stock()
-    listed = everybody_listed(lab, downloads, living, info_hash)
+    peers = {(lab.machines[SHARER].address, 20_000), *((one.seat.address, one.seat.port) for one in downloads)}
+    listed, _ = listed_by(living, peers, info_hash, killed)
     heard = newcomer_heard(living, info_hash)
     every = [*downloads, *late]
     deadline = killed + lab.plan["timeout"]
@@ -255,17 +256,20 @@ def one_round(lab: Lab, members, tiny: Path, number: int) -> dict:
     acknowledged = [note for note in notes if note.kind == "publish" and note.ok]
     names = [note.told for note in acknowledged]
     lost = missing(living, names)
-    for download in every:
-        download.close()
     restarted = time.monotonic()
     leader.start()
+    peers |= {(one.seat.address, one.seat.port) for one in late}
+    listed_again, absent = listed_by([leader], peers, info_hash, time.monotonic())
     wait_until(lambda: whole(members), REJOIN_SECONDS, "the killed one is back")
     back = time.monotonic() - restarted
     lost |= missing([leader], names)
+    for download in every:
+        download.close()
     return {
         "members": len(members), "elected": min(elections), "known": max(elections),
         "publish_gap": gap(acknowledged, killed), "acknowledged": len(names), "lost": sorted(lost),
-        "back": back, "listed": listed - killed, "heard": heard,
+        "back": back, "listed": listed, "listed_again": listed_again, "heard": heard,
+        "absent": [one.client for one in every if one.seat.address in absent],
         "stopped": {name: fault for name, fault in faults.items() if fault}, "not_fallen_back": fallen,
         "late": {one.client: first_bytes(flows, one) for one in late},
         **answers(notes, leader, killed), **dips(flows, downloads, killed),
@@ -368,14 +372,16 @@ class Watcher:
         return self.known - killed
 
 
-def everybody_listed(lab: Lab, downloads, living, info_hash: bytes) -> float:
-    """When each of the living has told a newcomer of all peers, whomever those had announced to."""
-    wanted = {(one.seat.address, one.seat.port) for one in downloads} | {(lab.machines[SHARER].address, 20_000)}
-
-    def all_there():
-        return all(wanted <= addresses_at(member, info_hash, 30_003) for member in living)
-    wait_until(all_there, 20, "every living member lists all peers")
-    return time.monotonic()
+def listed_by(members, peers: set, info_hash: bytes, began: float) -> tuple:
+    """Seconds since `began` until each of them tells a newcomer of all these peers, whomever those had announced to; None,
+    and whom they do not tell of, where that takes too long."""
+    while True:
+        absent = set().union(*(peers - addresses_at(member, info_hash, 30_003) for member in members))
+        if not absent:
+            return time.monotonic() - began, []
+        if time.monotonic() > began + LISTED_SECONDS:
+            return None, sorted(address for address, _ in absent)
+        time.sleep(0.02)
 
 
 def newcomer_heard(living, info_hash: bytes) -> float:
