@@ -258,10 +258,11 @@ def one_round(lab: Lab, members, tiny: Path, number: int) -> dict:
     lost = missing(living, names)
     restarted = time.monotonic()
     leader.start()
-    peers |= {(one.seat.address, one.seat.port) for one in late}
-    listed_again, absent = listed_by([leader], peers, info_hash, time.monotonic())
+    listening = time.monotonic()
     wait_until(lambda: whole(members), REJOIN_SECONDS, "the killed one is back")
     back = time.monotonic() - restarted
+    peers |= {(one.seat.address, one.seat.port) for one in late}
+    listed_again, absent = listed_by([leader], peers, info_hash, listening)
     lost |= missing([leader], names)
     for download in every:
         download.close()
