@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +17,7 @@ use obt_wire::metainfo::Metainfo;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use crate::cluster::{STATES, three};
+use crate::cluster::{STATES, status, three};
 use crate::disk_image::DiskImage;
 use crate::harness::{Lab, Obt, SOON, Tracker, eventually};
 
@@ -224,6 +225,14 @@ fn f22_after_a_power_cut_of_the_whole_cluster_nothing_acknowledged_is_lost() {
     }
 }
 
+/// What becomes of a disk.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Full,
+    ReadOnly,
+    Fails,
+}
+
 /// Takes all room in a folder's file system, and gives back how to free it.
 fn fill(lab: &Lab, state: &str) -> impl FnOnce() + use<> {
     let path = lab.path(state).join("filler");
@@ -233,6 +242,78 @@ fn fill(lab: &Lab, state: &str) -> impl FnOnce() + use<> {
         while filler.write_all(&bytes).map_err(|error| assert_eq!(error.kind(), ErrorKind::StorageFull)).is_ok() {}
     }
     move || fs::remove_file(path).unwrap()
+}
+
+#[test]
+fn f60_a_member_whose_disk_fails_or_is_full_says_so_and_ends_and_the_others_go_on() {
+    let lab = Lab::new();
+    let mut disks = Vec::new();
+    for state in STATES {
+        let Some(disk) = DiskImage::mount(&lab, state, 32) else { return };
+        disks.push(disk);
+    }
+    let mut members = three(&lab);
+    lab.file("x", &[1; 1_000]);
+    lab.run(["create", "x"]).exits(0);
+    let mut published = Vec::new();
+    for (fault, leads) in
+        [Fault::Full, Fault::ReadOnly, Fault::Fails].into_iter().flat_map(|one| [(one, true), (one, false)])
+    {
+        let leader = eventually("a leader", SOON, || {
+            members.iter().position(|(state, _)| {
+                let told = status(&lab, state);
+                told["id"] == told["leader"]
+            })
+        });
+        let at = if leads { leader } else { (leader + 1) % members.len() };
+        let free = match fault {
+            Fault::Full => Some(fill(&lab, STATES[at])),
+            Fault::ReadOnly => {
+                disks[at].turn_read_only();
+                None
+            }
+            Fault::Fails => {
+                disks[at].cut();
+                None
+            }
+        };
+        // Whoever asks one that is well is served all along, and the other notices when it has to write.
+        let (state, other) = (STATES[(at + 1) % members.len()], members[(at + 1) % members.len()].1.address());
+        let (_, failing) = members.remove(at);
+        eventually(&format!("the member ends, {fault:?}, leads: {leads}"), 3 * SOON, || {
+            let name = format!("{fault:?} {leads} {}", published.len());
+            let mut publish = lab.command(["publish", "x.torrent", "--as", &name, "--tracker", &other]);
+            publish.arg("--key-file").arg(lab.path(state).join("publish.key"));
+            Obt::spawn(publish).ends().exits(0);
+            published.push(name);
+            failing.obt.has_ended().then_some(())
+        });
+        let ended = failing.obt.ends();
+        assert_eq!(ended.status.signal(), Some(6), "{ended}");
+        assert!(ended.err.contains("this member stops"), "{fault:?}, leads: {leads}: {ended}");
+        if matches!(fault, Fault::Full) {
+            assert!(ended.err.contains("full"), "leads: {leads}: {ended}");
+        }
+
+        match free {
+            Some(free) => free(),
+            None => disks[at].mount_again(),
+        }
+        members.insert(at, (STATES[at], again(&lab, STATES[at])));
+        for (state, member) in &members {
+            eventually(&format!("{state} has all names after {fault:?}, leads: {leads}"), SOON, || {
+                let found = lab.run(["find", "--json", "127.0.0.1", &member.port.to_string()]);
+                let found = found.last();
+                let names: Vec<&str> = found
+                    .as_array()
+                    .map_or(&[][..], Vec::as_slice)
+                    .iter()
+                    .filter_map(|item| item["name"].as_str())
+                    .collect();
+                published.iter().all(|name| names.contains(&name.as_str())).then_some(())
+            });
+        }
+    }
 }
 
 #[test]

@@ -223,6 +223,11 @@ impl Obt {
         Self { child, said, readers, began }
     }
 
+    /// Whether its process is over.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.readers.iter().all(thread::JoinHandle::is_finished)
+    }
+
     /// Its process's number.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
