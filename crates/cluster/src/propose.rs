@@ -36,7 +36,10 @@ pub(crate) async fn propose(shared: &Shared, id: CommandId, command: Command) ->
             Ok(Err(last)) => last,
         };
         let over = match last {
-            ClusterFailure::TooLarge | ClusterFailure::Refused(_) | ClusterFailure::Stopping => true,
+            ClusterFailure::TooLarge
+            | ClusterFailure::Refused(_)
+            | ClusterFailure::Disk(_)
+            | ClusterFailure::Stopping => true,
             // A leader that hears nobody may be replaced by one that others hear, but this member would know of it.
             ClusterFailure::NoQuorum => shared.leader() == Some(shared.node),
             ClusterFailure::NoLeader | ClusterFailure::Unknown => false,
