@@ -211,6 +211,10 @@ impl Exchange {
         if peers.is_empty() {
             return;
         }
+        if peers.iter().any(|peer| peer.news == News::Ceded(self.me)) {
+            // Whether such a peer has left is not known before it was read.
+            self.read_news(store, now);
+        }
         let seconds = i64::from(store.shared().seconds(now));
         let aged = (i64::from(aged) + 500) / 1_000;
         let note = |peer: &PeerNews| {
@@ -219,6 +223,12 @@ impl Exchange {
             (Note::about(hash, peer.addr, marks, life, said, at), to)
         };
         let mut notes: Vec<(Note, Slot)> = peers.iter().map(note).collect();
+        for (note, _) in notes.iter_mut().filter(|(note, _)| note.said == Said::Ceded(Slot::HERE)) {
+            // It came here and left again before the news of its old member did: nobody has it.
+            if self.departed.has_left(&note.key(), note.at) {
+                note.said = Said::Stopped;
+            }
+        }
         notes.retain(|(note, _)| match note.said {
             Said::Alive | Said::Completed => !self.departed.has_left(&note.key(), note.at),
             Said::Stopped | Said::Ceded(_) => true,

@@ -285,6 +285,36 @@ fn those_of_a_member_that_died_stay_as_long_as_they_would_have_and_those_of_its_
 }
 
 #[test]
+fn who_announces_to_two_members_in_the_same_moment_is_told_by_one_of_them() {
+    // As clients do that announce to every tier. The seconds of members begin at different moments, ages are rounded and
+    // batches are late, so each of two may take the other's news for newer.
+    for (one, other) in [(1, 2), (2, 1)] {
+        for (offset, apart, late) in (0..5).flat_map(|a| (0..10).flat_map(move |b| (0..5).map(move |c| (a, b, c)))) {
+            let mut cluster = Cluster::new(1);
+            cluster.pass(10 + 2 * offset);
+            cluster.start(2);
+            cluster.link(1, 2);
+            cluster.pass(10);
+            cluster.links.remove(&(id(2), id(1)));
+            cluster.announce(one, "10.0.0.1:1", Standing::Seed, false);
+            cluster.pass(3 * apart);
+            cluster.announce(other, "10.0.0.1:1", Standing::Seed, false);
+            cluster.pass(10 + 2 * late);
+            cluster.links.insert((id(2), id(1)));
+            cluster.pass(60);
+            // Whoever joins is told only what somebody speaks for.
+            cluster.start(3);
+            cluster.link(1, 3);
+            cluster.link(2, 3);
+            cluster.pass(15);
+            for member in 1..=3 {
+                assert_eq!(cluster.known(member), ["10.0.0.1:1"], "{one} then {other}: {offset}, {apart}, {late}");
+            }
+        }
+    }
+}
+
+#[test]
 fn who_joins_while_a_member_is_dead_hears_of_those_that_announced_to_it() {
     let mut cluster = Cluster::new(3);
     cluster.seeds(3, 1..4);

@@ -46,8 +46,11 @@ impl Speaker<'_> {
         if self.is(slot) || (at - known).abs() > ROUNDING {
             return self.is(slot) || at > known;
         }
-        let rank = |slot: Slot| self.ranks.get(slot.index()).copied().unwrap_or(0);
-        rank(self.slot) > rank(slot)
+        self.rank(self.slot) > self.rank(slot)
+    }
+
+    fn rank(&self, slot: Slot) -> u8 {
+        self.ranks.get(slot.index()).copied().unwrap_or(0)
     }
 }
 
@@ -116,10 +119,13 @@ impl Shard {
         match (note.said, found) {
             (_, Some((_, known))) if known.is_leased() => {}
             (Said::Ceded(_), Some((_, known))) if !speaker.is(known.source.slot()) => {}
-            (Said::Ceded(_), Some((own, _))) if to == Slot::HERE => {
-                // It came here and left again before the news of its old member did: nobody has it.
-                members::remove(&mut torrent.members, own, key);
-                torrent.members.shrink();
+            (Said::Ceded(_), Some((own, known))) if to == Slot::HERE => {
+                // It announced to both in the same moment, and each took the other's news for newer.
+                if speaker.rank(Slot::HERE) > speaker.rank(speaker.slot) {
+                    let peer = Peer { source: known.source.at_slot(Slot::HERE), ..known };
+                    members::change(&mut torrent.members, own, peer, key);
+                    self.journal.alive(&hash, &peer, false);
+                }
             }
             (Said::Ceded(_), Some((own, known))) => {
                 let source = known.source.at_slot(to);
