@@ -68,7 +68,7 @@ pub(crate) fn inflict(fault: Fault, members: &Members, rng: &mut Rng, hold: Dura
     match fault {
         Fault::Kill => kill(members, target(members, rng), hold),
         Fault::Restart => restart(members, target(members, rng), hold),
-        Fault::PowerCut => cut_power(members, &several(members, rng), hold),
+        Fault::PowerCut => cut_power(members, &most(members, rng), hold),
         Fault::Pause => pause(target(members, rng), hold),
         Fault::DiskFull => fill_disk(members, target(members, rng), hold),
         Fault::DiskSlow => slow_disk(target(members, rng), rng, hold),
@@ -88,11 +88,11 @@ fn target<'a>(members: &'a Members, rng: &mut Rng) -> &'a Member {
     if rng.bool() { members.leader().unwrap_or(chosen) } else { chosen }
 }
 
-/// All, or any number.
-fn several<'a>(members: &'a Members, rng: &mut Rng) -> Vec<&'a Member> {
+/// All, or more than a half: fewer lose nothing that the others do not have.
+fn most<'a>(members: &'a Members, rng: &mut Rng) -> Vec<&'a Member> {
     let mut several: Vec<&Member> = members.all.iter().collect();
     rng.shuffle(&mut several);
-    let count = if rng.bool() { several.len() } else { rng.usize(1..=several.len()) };
+    let count = if rng.bool() { several.len() } else { rng.usize(several.len() / 2 + 1..=several.len()) };
     several.truncate(count);
     several
 }
