@@ -7,7 +7,7 @@ use bytes::Bytes;
 use obt_catalogue::{BlobHash, Catalogue, CatalogueError, Command, CommandId, Outcome, Reader};
 use obt_cluster::{Cluster, ClusterFailure};
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::changes::Changes;
@@ -46,14 +46,14 @@ pub(super) struct CatalogueTasks {
 
 struct Readers {
     idle: Mutex<Vec<Reader>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 impl CatalogueTasks {
     /// Reads the file at `path`, which `cluster` changes and tells `changes` of. Blocks.
     pub(super) fn new(cluster: Cluster, changes: Changes, path: &Path) -> Result<Self, CatalogueError> {
         let idle = (0..READERS).map(|_| Reader::open(path)).collect::<Result<Vec<_>, _>>()?;
-        let readers = Readers { idle: Mutex::new(idle), permits: Semaphore::new(READERS) };
+        let readers = Readers { idle: Mutex::new(idle), permits: Arc::new(Semaphore::new(READERS)) };
         Ok(Self { cluster, changes, readers: Arc::new(readers) })
     }
 
@@ -119,16 +119,14 @@ impl CatalogueTasks {
     {
         let closed = || E::from(CatalogueError::Damaged("a reader is gone"));
         let readers = Arc::clone(&self.readers);
-        let permit = readers.permits.acquire().await.map_err(|_| closed())?;
+        let permit = Arc::clone(&readers.permits).acquire_owned().await.map_err(|_| closed())?;
         let reader = readers.lock().pop().ok_or_else(closed)?;
-        let home = Home { readers: Arc::clone(&readers), reader: Some(reader) };
+        let home = Home { readers: Arc::clone(&readers), reader: Some(reader), _permit: permit };
         let answer = tokio::task::spawn_blocking(move || match &home.reader {
             Some(reader) => reader.snapshot(ask),
             None => Err(E::from(CatalogueError::Damaged("a reader is gone"))),
         });
-        let answer = answer.await.map_err(|_| closed())?;
-        drop(permit);
-        answer
+        answer.await.map_err(|_| closed())?
     }
 }
 
@@ -148,6 +146,8 @@ impl Readers {
 struct Home {
     readers: Arc<Readers>,
     reader: Option<Reader>,
+    /// Goes after the reader is back: whoever gets it next finds one.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Home {
@@ -180,6 +180,38 @@ mod tests {
         let refused: Result<(), CatalogueError> = catalogue.read(|_| Err(CatalogueError::NotCatalogue)).await;
         assert!(refused.is_err());
         assert_eq!(catalogue.readers.lock().len(), READERS);
+        linked.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_question_whose_asker_is_gone_keeps_others_waiting_and_fails_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalogue");
+        let (changes, _told) = changes::queue();
+        let linked = test_member(&path, &changes).await;
+        let catalogue = CatalogueTasks::new(linked.cluster.clone(), changes, &path).unwrap();
+        let mut ends = Vec::new();
+        for _ in 0..READERS {
+            let (begun, has_begun) = tokio::sync::oneshot::channel();
+            let (end, is_to_end) = std::sync::mpsc::channel::<()>();
+            let asked = catalogue.clone();
+            let asker = tokio::spawn(async move {
+                let long = move |_: &Reader| {
+                    let _ = begun.send(());
+                    let _ = is_to_end.recv();
+                    Ok::<_, CatalogueError>(())
+                };
+                asked.read(long).await
+            });
+            has_begun.await.unwrap();
+            asker.abort();
+            assert!(asker.await.unwrap_err().is_cancelled());
+            ends.push(end);
+        }
+        let mut next = std::pin::pin!(catalogue.read(Reader::publish_policy));
+        assert!(timeout(std::time::Duration::ZERO, &mut next).await.is_err(), "all readers are at work");
+        drop(ends);
+        assert!(next.await.is_ok());
         linked.stop().await;
     }
 }
