@@ -25,7 +25,7 @@ use crate::network::{Contacts, Network};
 use crate::raft::{MemberKey, NodeId, Raft};
 use crate::shared::Shared;
 use crate::start::{self, Opened};
-use crate::state::{ClusterCommand, ClusterOutcome};
+use crate::state::{ClusterCommand, ClusterOutcome, Position};
 use crate::status::{self, AsOf, ClusterStatus};
 use crate::transport::{LinkError, Serve, Transport};
 use crate::{blobs, keeper, propose, serve};
@@ -223,7 +223,7 @@ impl Cluster {
         let mut refused = self.shared.refused.subscribe();
         let joined = async {
             tokio::select! {
-                _ = position.wait_for(|position| !position.cluster.secret.is_empty()) => Ok(()),
+                _ = position.wait_for(|position| has_catalogue(position)) => Ok(()),
                 Ok(said) = refused.wait_for(|said| said.as_ref().is_some_and(|said| said.for_good)) => {
                     Err(said.as_ref().map_or_else(String::new, |said| said.why.clone()))
                 }
@@ -431,14 +431,9 @@ async fn ask_to_join(shared: Arc<Shared>, identity: Identity) {
             return;
         };
         let join = Join { secret: line.secret.clone(), node: identity.node, member };
-        if shared.directory.members().all.contains_key(&identity.node) {
+        if has_catalogue(&shared.machine.position().borrow()) {
             let _ = shared.log.set_joined().await;
             return;
-        }
-        if shared.was_heard_within(limits::PROPOSE) {
-            // It was let in, and the catalogue that says so is on its way: asking again would redeem nothing.
-            wait_to_be_member(&shared, identity.node).await;
-            continue;
         }
         for (key, addresses) in &line.members {
             let host =
@@ -449,7 +444,7 @@ async fn ask_to_join(shared: Arc<Shared>, identity: Identity) {
                 Ok((Reply::Welcome(members), _)) => {
                     let all = members.into_iter().collect();
                     shared.directory.set(Members { all, ..Members::default() });
-                    wait_to_be_member(&shared, identity.node).await;
+                    wait_for_catalogue(&shared).await;
                     break;
                 }
                 Ok((reply, _)) => {
@@ -495,10 +490,14 @@ impl NotLetIn {
     }
 }
 
-async fn wait_to_be_member(shared: &Shared, node: NodeId) {
-    let mut members = shared.directory.watch();
-    let known = members.wait_for(|members| members.all.contains_key(&node));
-    let _ = timeout(limits::PROPOSE, known).await;
+/// Whether a member has been let in so far that it can do without the line: the leader has brought the catalogue.
+fn has_catalogue(position: &Position) -> bool {
+    !position.cluster.secret.is_empty()
+}
+
+async fn wait_for_catalogue(shared: &Shared) {
+    let mut position = shared.machine.position();
+    let _ = timeout(limits::PROPOSE, position.wait_for(|position| has_catalogue(position))).await;
 }
 
 /// Tells the cluster where this member is and what it runs, whenever the cluster knows otherwise.

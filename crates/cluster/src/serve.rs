@@ -10,6 +10,7 @@ use openraft::{ChangeMembers, Snapshot, SnapshotMeta};
 use tokio::time::timeout;
 
 use crate::blobs;
+use crate::directory::Members;
 use crate::inbox::Taken;
 use crate::invite;
 use crate::limits;
@@ -188,16 +189,22 @@ pub(crate) async fn join(shared: &Shared, join: Join) -> Result<Reply, Refusal> 
     if !is_sound(&join.member) || join.member.addresses.is_empty() {
         return Err(Refusal::Nonsense("what it says of itself is too long, or not where it is".to_owned()));
     }
+    let members = shared.directory.members();
+    if members.all.get(&join.node).is_some_and(|known| known.key == join.member.key) {
+        // It proved that it is this member; it missed our last answer, or was stopped before it had the catalogue.
+        return Ok(welcome(&members));
+    }
     let hash = invite::hash(&join.secret);
     let now_ms = shared.now_ms();
     let command = ClusterCommand::Admit { hash, node: join.node, member: join.member, now_ms };
     match shared.change_cluster(&command).await? {
-        ClusterOutcome::Done => {
-            let members = shared.directory.members();
-            Ok(Reply::Welcome(members.all.iter().map(|(id, member)| (*id, member.clone())).collect()))
-        }
+        ClusterOutcome::Done => Ok(welcome(&shared.directory.members())),
         other => Ok(Reply::Cluster(other)),
     }
+}
+
+fn welcome(members: &Members) -> Reply {
+    Reply::Welcome(members.all.iter().map(|(id, member)| (*id, member.clone())).collect())
 }
 
 /// Changes what is known of a member; at the leader. Not its key: that is who it is.

@@ -251,6 +251,28 @@ async fn n09_what_was_heard_of_a_link_is_of_no_use_a_second_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_missed_that_it_was_let_in_is_told_again_whom_to_listen_to() {
+    let one = Seat::start(Origin::Found).await;
+    let line = one.linked.cluster.invite(Duration::from_secs(60)).await.unwrap();
+    let secret = obt_cluster::JoinLine::decode(&line).unwrap().secret;
+    let ask = async |key: &NodeKey, node: NodeId| {
+        let transport = TlsTransport::new(key).unwrap();
+        transport.set_self(one.linked.cluster.cluster_id(), node);
+        let member = Member { key: key.public(), addresses: vec!["127.0.0.1:1".to_owned()], ..Member::default() };
+        let join = obt_cluster::message::Join { secret: secret.clone(), node, member };
+        transport.call(0, &one.member(), Request::Join(Box::new(join)), Bytes::new(), DEADLINE).await.unwrap().0
+    };
+    let key = NodeKey::generate().unwrap();
+    assert!(matches!(ask(&key, 77).await, Reply::Welcome(_)));
+    until("it is a member", || one.linked.cluster.members().borrow().all.contains_key(&77)).await;
+    // Whoever does not know the leader's key does not let it speak.
+    let again = ask(&key, 77).await;
+    assert!(matches!(&again, Reply::Welcome(members) if members.iter().any(|(id, _)| *id == one.node())), "{again:?}");
+    let copied = ask(&NodeKey::generate().unwrap(), 77).await;
+    assert!(!matches!(copied, Reply::Welcome(_)), "an id is nothing without its key: {copied:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_may_ask_to_be_let_in_and_nothing_else() {
     let one = Seat::start(Origin::Found).await;
     let key = NodeKey::generate().unwrap();
