@@ -435,6 +435,11 @@ async fn ask_to_join(shared: Arc<Shared>, identity: Identity) {
             let _ = shared.log.set_joined().await;
             return;
         }
+        if shared.was_heard_within(limits::PROPOSE) {
+            // It was let in, and the catalogue is on its way.
+            wait_for_catalogue(&shared).await;
+            continue;
+        }
         for (key, addresses) in &line.members {
             let host =
                 crate::raft::Member { key: *key, addresses: addresses.clone(), ..crate::raft::Member::default() };

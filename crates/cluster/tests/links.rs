@@ -255,20 +255,26 @@ async fn who_missed_that_it_was_let_in_is_told_again_whom_to_listen_to() {
     let one = Seat::start(Origin::Found).await;
     let line = one.linked.cluster.invite(Duration::from_secs(60)).await.unwrap();
     let secret = obt_cluster::JoinLine::decode(&line).unwrap().secret;
-    let ask = async |key: &NodeKey, node: NodeId| {
+    let transport_of = |key: &NodeKey, node: NodeId| {
         let transport = TlsTransport::new(key).unwrap();
         transport.set_self(one.linked.cluster.cluster_id(), node);
+        transport
+    };
+    let ask = async |transport: &TlsTransport, key: &NodeKey, node: NodeId| {
         let member = Member { key: key.public(), addresses: vec!["127.0.0.1:1".to_owned()], ..Member::default() };
         let join = obt_cluster::message::Join { secret: secret.clone(), node, member };
         transport.call(0, &one.member(), Request::Join(Box::new(join)), Bytes::new(), DEADLINE).await.unwrap().0
     };
     let key = NodeKey::generate().unwrap();
-    assert!(matches!(ask(&key, 77).await, Reply::Welcome(_)));
+    let transport = transport_of(&key, 77);
+    assert!(matches!(ask(&transport, &key, 77).await, Reply::Welcome(_)));
     until("it is a member", || one.linked.cluster.members().borrow().all.contains_key(&77)).await;
-    // Whoever does not know the leader's key does not let it speak.
-    let again = ask(&key, 77).await;
+    // Whoever does not know the leader's key does not let it speak. That it has spoken as a member since is no matter.
+    assert!(matches!(call(&transport, &one, one.node()).await, Ok(Reply::Done)));
+    let again = ask(&transport, &key, 77).await;
     assert!(matches!(&again, Reply::Welcome(members) if members.iter().any(|(id, _)| *id == one.node())), "{again:?}");
-    let copied = ask(&NodeKey::generate().unwrap(), 77).await;
+    let other = NodeKey::generate().unwrap();
+    let copied = ask(&transport_of(&other, 77), &other, 77).await;
     assert!(!matches!(copied, Reply::Welcome(_)), "an id is nothing without its key: {copied:?}");
 }
 

@@ -221,7 +221,9 @@ struct Call {
 
 impl Call {
     async fn make(self, limit: Duration) -> Result<(Reply, Bytes), LinkError> {
-        let mut stream = match self.target.take_idle() {
+        // Who asks to be let in speaks another protocol than a member.
+        let idle = if self.to == 0 { None } else { self.target.take_idle() };
+        let mut stream = match idle {
             Some(stream) => stream,
             None => self.connect().await?,
         };
