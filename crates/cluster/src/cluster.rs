@@ -280,7 +280,12 @@ impl Cluster {
         if members.all.len() == 1 {
             return Err(ClusterFailure::Refused("it is the only member".to_owned()));
         }
-        let asked = self.ask_to_leave(node).await?;
+        let asked = match self.ask_to_leave(node).await {
+            // Who was removed hears no leader any more. It may have asked before and missed the answer.
+            Err(_) if node == self.shared.node && self.is_unknown().await => return Ok(()),
+            Ok(ClusterOutcome::NoMember) if node == self.shared.node => return Ok(()),
+            asked => asked?,
+        };
         if asked != ClusterOutcome::Done {
             return Err(ClusterFailure::Refused("it is no member".to_owned()));
         }
@@ -300,20 +305,28 @@ impl Cluster {
 
     /// Waits until another member does not know this one any more. Who is removed is not told: nobody sends it the entry.
     async fn until_unknown(&self) {
-        let node = self.shared.node;
         loop {
             sleep(JOIN_RETRY).await;
-            for other in self.shared.directory.members().all.keys().filter(|other| **other != node) {
-                let asked = self.shared.ask(*other, Request::Leave { node }, Bytes::new(), limits::ASK).await;
-                let unknown = matches!(
-                    asked,
-                    Ok((Reply::Refused(Refusal::NotAllowed) | Reply::Cluster(ClusterOutcome::NoMember), _))
-                );
-                if unknown {
-                    return;
-                }
+            if self.is_unknown().await {
+                return;
             }
         }
+    }
+
+    /// Whether another member says that this one is none.
+    async fn is_unknown(&self) -> bool {
+        let node = self.shared.node;
+        for other in self.shared.directory.members().all.keys().filter(|other| **other != node) {
+            let asked = self.shared.ask(*other, Request::Leave { node }, Bytes::new(), limits::ASK).await;
+            let unknown = matches!(
+                asked,
+                Ok((Reply::Refused(Refusal::NotAllowed) | Reply::Cluster(ClusterOutcome::NoMember), _))
+            );
+            if unknown {
+                return true;
+            }
+        }
+        false
     }
 
     async fn ask_to_leave(&self, node: NodeId) -> Result<ClusterOutcome, ClusterFailure> {

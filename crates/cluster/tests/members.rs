@@ -128,6 +128,20 @@ async fn f53_a_minority_reads_and_refuses_and_heals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_was_removed_while_it_was_cut_off_finds_that_it_has_left() {
+    let world = World::of(3).await;
+    let gone = (world.leader().unwrap() + 1) % 3;
+    let others: Vec<usize> = (0..3).filter(|place| *place != gone).collect();
+    let node = world.at(gone).node();
+    world.cut(&[gone], &others);
+    world.at(others[0]).leave(node).await.unwrap();
+    world.until("it hears nobody", |world| world.at(gone).leader().is_none()).await;
+    world.heal();
+    // Nobody speaks to it any more, so it would wait for a leader for ever.
+    world.at(gone).leave(node).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_cut_off_for_longer_than_an_election_refuses_at_once() {
     let world = World::of(3).await;
     world.open_to_all(0).await;
