@@ -79,6 +79,8 @@ struct List {
     ids: BTreeSet<String>,
     /// When to ask for the list again.
     due: Instant,
+    /// Whether the one that was asked first has failed since the order was kept.
+    demoted: bool,
 }
 
 impl Members {
@@ -95,7 +97,7 @@ impl Members {
 
     fn new(typed: TrackerAddress, file: Option<MemberFile>, kept: Option<Kept>) -> Self {
         let Kept { order, ids } = kept.unwrap_or_default();
-        let mut list = List { order, ids, due: Instant::now() };
+        let mut list = List { order, ids, due: Instant::now(), demoted: false };
         if !list.order.contains(&typed) {
             list.order.insert(0, typed.clone());
         }
@@ -120,7 +122,8 @@ impl Members {
     /// This one answers: it is asked first from here on.
     pub fn answered(&self, member: &TrackerAddress) {
         let mut list = self.list();
-        if list.prefer(member) {
+        let demoted = std::mem::take(&mut list.demoted);
+        if list.prefer(member) || demoted {
             // Where one has gone, the others soon have another.
             list.due = Instant::now();
             let order = list.order.clone();
@@ -134,6 +137,7 @@ impl Members {
         if let Some(at) = list.order.iter().position(|known| known == member) {
             let member = list.order.remove(at);
             list.order.push(member);
+            list.demoted |= at == 0;
         }
     }
 
