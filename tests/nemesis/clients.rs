@@ -332,6 +332,8 @@ fn word(response: &Response, call: Call) -> Option<Word> {
         // Signed at another time than that member's, or used there before.
         (401, "unauthorized") if message.contains("signed") => return Some(Word::Refused),
         (429, "too_fast") | (408, _) => return Some(Word::Refused),
+        // The member's disk is full: the torrent is stored before anything is proposed.
+        (507, "no_room") => return Some(Word::Refused),
         (503 | 500, _) => return Some(Word::Unknown),
         _ => return None,
     };
