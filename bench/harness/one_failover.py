@@ -21,7 +21,7 @@ from harness.clients import CLIENTS, OBT, Seat
 from harness.flows import Flows
 from harness.measure import Group, Machine
 from harness.namespaces import Namespace, bridge
-from harness.one_run import Failed, open_hook, start
+from harness.one_run import Failed, open_hook, says_complete, start
 from processes import wait_until
 
 HUB = "10.99.0.1"
@@ -142,17 +142,9 @@ class Download:
 
     def is_done(self) -> bool:
         """Whether it says that it is complete. One that ended has stopped."""
-        if self.finished is None and self.says():
+        if self.finished is None and says_complete(self.hook, self.work / "stdout"):
             self.finished = time.monotonic()
         return self.finished is not None
-
-    def says(self) -> bool:
-        if self.hook is None:
-            return b"\n" in (self.work / "stdout").read_bytes()
-        try:
-            return bool(os.read(self.hook, 100))
-        except BlockingIOError:
-            return False
 
     def fault(self):
         """Why it did not do what it should, or None."""

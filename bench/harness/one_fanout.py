@@ -4,7 +4,6 @@ A process of its own, as `one_run` is; its network namespace holds the bridge an
 defaults, TCP alone, and find each other through a tracker alone."""
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from harness import payloads
 from harness.clients import HERE, OBT, Seat
 from harness.measure import Group, Machine
 from harness.namespaces import Namespace, bridge
-from harness.one_run import Failed, open_hook, start
+from harness.one_run import Failed, open_hook, says_complete, start
 from harness.tracker import Tracker
 from processes import wait_until
 
@@ -68,12 +67,7 @@ class Node(Namespace):
         """Whether it says that it is complete: a first line, in the hook or on standard output."""
         if not self.process.running():
             raise Failed(f"{self.name} ended with status {self.process.child.returncode}")
-        if self.hook is None:
-            return b"\n" in (self.work / "stdout").read_bytes()
-        try:
-            return bool(os.read(self.hook, 100))
-        except BlockingIOError:
-            return False
+        return says_complete(self.hook, self.work / "stdout")
 
 
 def command(plan, client: str, seat: Seat, seed: Node, downloads: bool) -> list:

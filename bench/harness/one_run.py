@@ -133,6 +133,16 @@ def open_hook(seat: Seat) -> int:
     return os.open(seat.hook, os.O_RDWR | os.O_NONBLOCK)
 
 
+def says_complete(hook, stdout: Path) -> bool:
+    """Whether a client that runs has said that it is complete: a first line, in `hook` or, without one, in `stdout`."""
+    if hook is None:
+        return b"\n" in stdout.read_bytes()
+    try:
+        return bool(os.read(hook, 100))
+    except BlockingIOError:
+        return False
+
+
 def await_end(process, hook, groups, began: float, plan) -> float:
     """Seconds until the process says that it is complete, by a line in `hook` or, without one, by ending well; samples
     memory meanwhile."""

@@ -7,15 +7,16 @@
 //! Prints one JSON object.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
+mod udp;
+
 use std::error::Error;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use obt_wire::tracker_udp::{AnnounceRequest, ConnectionId, Family, Reply, TransactionId, connect_request};
+use obt_wire::tracker_udp::{AnnounceRequest, Family, Reply, TransactionId};
 use obt_wire::{InfoHash, PeerId};
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -102,7 +103,7 @@ fn announce_all(address: u64, plan: &Plan, counts: &Counts) -> Result<(), Failur
     let client = UdpSocket::bind((Ipv4Addr::new(10, 64 + high, middle, low), 0))?;
     client.connect(member)?;
     client.set_read_timeout(Some(LOST))?;
-    let connection = connect(&client)?;
+    let connection = udp::connect(&client)?;
     let first = address * PER_ADDRESS;
     let peers = first..plan.peers.min(first + PER_ADDRESS);
     let mut request = Vec::new();
@@ -139,18 +140,4 @@ fn peer_id(peer: u64) -> PeerId {
     let mut id = PeerId(*b"-XX0001-............");
     id.0[12..].copy_from_slice(&peer.to_be_bytes());
     id
-}
-
-fn connect(client: &UdpSocket) -> io::Result<ConnectionId> {
-    let mut answer = [0; 2_048];
-    for number in 0..10 {
-        client.send(&connect_request(TransactionId(number)))?;
-        if let Ok(length) = client.recv(&mut answer)
-            && let Some((_, Reply::Connect(connection))) =
-                Reply::decode(answer.get(..length).unwrap_or_default(), Family::V4)
-        {
-            return Ok(connection);
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::TimedOut, "the tracker does not answer"))
 }

@@ -7,6 +7,8 @@
 //!     cargo run --release -p obt-node --example udp_flood -- 127.0.0.1:6969 200000 10
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
+mod udp;
+
 use std::collections::VecDeque;
 use std::error::Error;
 use std::io;
@@ -128,7 +130,7 @@ fn announce_for(tracker: SocketAddr, time: Duration) -> io::Result<Waits> {
     let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     client.connect(tracker)?;
     client.set_read_timeout(Some(LOST))?;
-    let connection = connect(&client)?;
+    let connection = udp::connect(&client)?;
     let mut waits = Vec::new();
     let begun = Instant::now();
     while begun.elapsed() < time {
@@ -138,20 +140,6 @@ fn announce_for(tracker: SocketAddr, time: Duration) -> io::Result<Waits> {
     }
     waits.sort_unstable();
     Ok(Waits(waits))
-}
-
-fn connect(client: &UdpSocket) -> io::Result<ConnectionId> {
-    let mut answer = [0; 2_048];
-    for number in 0..10 {
-        client.send(&connect_request(TransactionId(number)))?;
-        if let Ok(length) = client.recv(&mut answer)
-            && let Some((_, Reply::Connect(connection))) =
-                Reply::decode(answer.get(..length).unwrap_or_default(), Family::V4)
-        {
-            return Ok(connection);
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::TimedOut, "the tracker does not answer"))
 }
 
 fn announce(client: &UdpSocket, connection: ConnectionId, transaction: TransactionId) -> io::Result<Duration> {

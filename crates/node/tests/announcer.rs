@@ -1,39 +1,26 @@
 //! Our announces at our own tracker, over real sockets: every kind of them, and a lease with many items.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::net::{Ipv4Addr, SocketAddr};
+mod support;
+
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use obt_node::announce::{Announce, AnnounceError, Announcer};
-use obt_node::server::{TrackerConfig, TrackerListen, TrackerPort, TrackerServer};
-use obt_node::state::StateFolder;
 use obt_node::tracker_client::{TrackerAddress, TrackerClient};
 use obt_swarm::{AnnounceEvent, AnnounceReply, AnnounceRequest};
 use obt_wire::{InfoHashes, PeerId, Sha1Hash};
+use support::Tracker;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Tracker {
-    server: TrackerServer,
-    _folder: tempfile::TempDir,
+fn url(tracker: &Tracker, scheme: &str) -> String {
+    let path = if scheme == "obt" { "" } else { "/announce" };
+    format!("{scheme}://127.0.0.1:{}{path}", tracker.server.port())
 }
 
-impl Tracker {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut config = TrackerConfig::new(StateFolder::open(&folder.path().join("state")).unwrap());
-        config.listen = TrackerListen { addr: Some(Ipv4Addr::LOCALHOST.into()), port: TrackerPort::Exactly(0) };
-        Self { server: TrackerServer::start(config).await.unwrap(), _folder: folder }
-    }
-
-    fn url(&self, scheme: &str) -> String {
-        let path = if scheme == "obt" { "" } else { "/announce" };
-        format!("{scheme}://127.0.0.1:{}{path}", self.server.port())
-    }
-
-    fn client(&self) -> TrackerClient {
-        TrackerClient::new(TrackerAddress::new("127.0.0.1", self.server.port()).unwrap())
-    }
+fn client(tracker: &Tracker) -> TrackerClient {
+    TrackerClient::new(tracker.address())
 }
 
 /// A peer that listens at `port`.
@@ -80,22 +67,22 @@ async fn peers_meet_whichever_way_they_announce() {
     let mut peers = Vec::new();
     for (port, scheme) in [(1_001, "obt"), (1_002, "http"), (1_003, "udp"), (1_004, "obt")] {
         let peer = Peer::new(port);
-        let reply = peer.announce(&tracker.url(scheme), hash, AnnounceEvent::Started, 9).await.unwrap();
+        let reply = peer.announce(&url(&tracker, scheme), hash, AnnounceEvent::Started, 9).await.unwrap();
         assert_eq!(ports(reply.peers), there, "{scheme}");
         there.push(port);
         peers.push((peer, scheme));
     }
     for (peer, scheme) in &peers {
-        peer.announce(&tracker.url(scheme), hash, AnnounceEvent::Stopped, 9).await.unwrap();
+        peer.announce(&url(&tracker, scheme), hash, AnnounceEvent::Stopped, 9).await.unwrap();
     }
-    let last = Peer::new(1_005).announce(&tracker.url("http"), hash, AnnounceEvent::Started, 9).await.unwrap();
+    let last = Peer::new(1_005).announce(&url(&tracker, "http"), hash, AnnounceEvent::Started, 9).await.unwrap();
     assert_eq!(last.peers, [], "all have said good-bye");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_of_ten_thousand_items_is_there_at_once_and_goes_as_one() {
     let tracker = Tracker::start().await;
-    let url = tracker.url("obt");
+    let url = url(&tracker, "obt");
     let peer = Peer::new(1_001);
     let hash = |number: u32| {
         let mut hash = [0; 20];
@@ -114,7 +101,7 @@ async fn a_lease_of_ten_thousand_items_is_there_at_once_and_goes_as_one() {
         assert!(ports(found.peers).contains(&1_001), "{number}");
     }
     peer.announcer.stop().await;
-    let listed = tracker.client().peers().await.unwrap();
+    let listed = client(&tracker).peers().await.unwrap();
     assert!(!listed.peers.iter().any(|peer| peer.address.ends_with(":1001")), "gone at once");
 }
 
@@ -124,8 +111,8 @@ async fn who_joins_is_listed_with_nothing_in_its_hands() {
     let announcer = Announcer::default();
     let address = TrackerAddress::new("127.0.0.1", tracker.server.port()).unwrap();
     announcer.join(&address, PeerId([1; 20]), 1_001).await.unwrap();
-    let listed = tracker.client().peers().await.unwrap();
+    let listed = client(&tracker).peers().await.unwrap();
     assert_eq!(listed.peers.iter().map(|peer| (peer.lease, peer.items.len())).collect::<Vec<_>>(), [(true, 0)]);
     announcer.stop().await;
-    assert_eq!(tracker.client().peers().await.unwrap().peers, []);
+    assert_eq!(client(&tracker).peers().await.unwrap().peers, []);
 }

@@ -1,6 +1,8 @@
 //! A tracker of several members, some of which are dead, dumb or busy, as our clients and leases see it.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod support;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -11,39 +13,19 @@ use axum::http::{HeaderMap, StatusCode};
 use obt_node::announce::{Announce, AnnounceError, Announcer};
 use obt_node::members::{MemberBook, Members};
 use obt_node::names::Name;
-use obt_node::server::{TrackerConfig, TrackerListen, TrackerPort, TrackerServer};
 use obt_node::signing::Keypair;
-use obt_node::state::StateFolder;
 use obt_node::tracker_client::{Replace, TrackerAddress, TrackerClient, TrackerError};
 use obt_swarm::{AnnounceEvent, AnnounceRequest};
 use obt_wire::{InfoHashes, PeerId, Sha1Hash};
+use support::Tracker;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 /// Less than the time after which a tracker that is alone is given up: who answers within it has moved on.
 const MOVED_ON: Duration = Duration::from_secs(12);
 
-/// A tracker of ours, alone.
-struct Tracker {
-    server: TrackerServer,
-    _folder: tempfile::TempDir,
-}
-
-impl Tracker {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut config = TrackerConfig::new(StateFolder::open(&folder.path().join("state")).unwrap());
-        config.listen = TrackerListen { addr: Some(Ipv4Addr::LOCALHOST.into()), port: TrackerPort::Exactly(0) };
-        Self { server: TrackerServer::start(config).await.unwrap(), _folder: folder }
-    }
-
-    fn address(&self) -> TrackerAddress {
-        TrackerAddress::new("127.0.0.1", self.server.port()).unwrap()
-    }
-
-    fn leased(&self) -> usize {
-        self.server.state().leases().iter().map(|lease| lease.items().len()).sum()
-    }
+fn leased(tracker: &Tracker) -> usize {
+    tracker.server.state().leases().iter().map(|lease| lease.items().len()).sum()
 }
 
 /// Something that listens until it is dropped.
@@ -336,13 +318,13 @@ fn a_lease_moves_with_all_that_is_on_it_when_its_member_dies() {
         members.answered(&second.address());
         announce(&announcer, &typed, 3, AnnounceEvent::Completed).await.unwrap();
     });
-    assert_eq!(second.leased(), 0, "one lease at one member");
+    assert_eq!(leased(&second), 0, "one lease at one member");
     drop(mortal);
     alive.block_on(announce(&announcer, &typed, 4, AnnounceEvent::Started)).unwrap();
-    assert_eq!(second.leased(), 4);
+    assert_eq!(leased(&second), 4);
     assert_eq!(members.in_order().first(), Some(&second.address()));
     alive.block_on(announcer.stop());
-    assert_eq!(second.leased(), 0);
+    assert_eq!(leased(&second), 0);
     alive.block_on(second.server.shutdown());
 }
 
@@ -353,7 +335,7 @@ async fn a_lease_waits_for_no_member_that_is_dumb_or_busy() {
         let second = Tracker::start().await;
         let (announcer, _) = announcer(&[&first.address, &second.address()]);
         announce(&announcer, &first.address, 1, AnnounceEvent::Started).await.unwrap();
-        assert_eq!(second.leased(), 1);
+        assert_eq!(leased(&second), 1);
     }
 }
 
@@ -372,7 +354,7 @@ async fn where_no_member_takes_the_lease_the_announce_fails_and_is_tried_again()
         }
     };
     soon(told).await;
-    assert_eq!(third.leased(), 1);
+    assert_eq!(leased(&third), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,8 @@
 //! after a restart without being hashed.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
+mod support;
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -13,7 +15,7 @@ use obt_node::disk::{DownloadPlan, OnExisting, Selection};
 use obt_node::hash::{MakeOptions, Watch};
 use obt_node::names::Name;
 use obt_node::node::Node;
-use obt_node::server::{TrackerConfig, TrackerListen, TrackerPort, TrackerServer};
+use obt_node::server::TrackerServer;
 use obt_node::sharer::{How, Resumed, ShareRequest, Shared, Sharer};
 use obt_node::state::StateFolder;
 use obt_node::torrent::{AddTorrent, Afterwards, LocalAddresses, Source, TorrentHandle, TorrentStats};
@@ -41,9 +43,7 @@ impl Lab {
         let folder = tempfile::tempdir().unwrap();
         let state = StateFolder::open(&folder.path().join("state")).unwrap();
         fs::create_dir(folder.path().join("data")).unwrap();
-        let mut config = TrackerConfig::new(state.clone());
-        config.listen = TrackerListen { addr: Some(Ipv4Addr::LOCALHOST.into()), port: TrackerPort::Exactly(0) };
-        let server = TrackerServer::start(config).await.unwrap();
+        let server = support::serve(state.clone()).await;
         let (node, sharer) = peer(&server, &state).await;
         Self { folder, state, server, node, sharer }
     }
