@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use obt_catalogue::{BlobHash, Catalogue, Command, CommandId, Outcome};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
@@ -303,7 +303,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until another member does not know this one any more. Who is removed is not told: nobody sends it the entry.
+    /// Waits until the others do not know this one any more. Who is removed is not told: nobody sends it the entry.
     async fn until_unknown(&self) {
         loop {
             sleep(JOIN_RETRY).await;
@@ -313,20 +313,21 @@ impl Cluster {
         }
     }
 
-    /// Whether another member says that this one is none.
+    /// Whether most of the other voters say that this one is no member; one alone may not know yet that it is. They are
+    /// asked as a stranger asks: members' connections are refused to who is none.
     async fn is_unknown(&self) -> bool {
         let node = self.shared.node;
-        for other in self.shared.directory.members().all.keys().filter(|other| **other != node) {
-            let asked = self.shared.ask(*other, Request::Leave { node }, Bytes::new(), limits::ASK).await;
-            let unknown = matches!(
-                asked,
-                Ok((Reply::Refused(Refusal::NotAllowed) | Reply::Cluster(ClusterOutcome::NoMember), _))
-            );
-            if unknown {
-                return true;
-            }
+        let members = self.shared.directory.members();
+        let others: Vec<NodeId> = members.voters.iter().copied().filter(|voter| *voter != node).collect();
+        let mut answers = JoinSet::new();
+        for other in &others {
+            let Some(member) = members.all.get(other).cloned() else { continue };
+            let transport = Arc::clone(&self.shared.transport);
+            let request = Request::Leave { node };
+            answers.spawn(async move { transport.call(0, &member, request, Bytes::new(), limits::ASK).await });
         }
-        false
+        let unknown = |answer: &_| matches!(answer, Ok((Reply::Cluster(ClusterOutcome::NoMember), _)));
+        answers.join_all().await.iter().filter(|answer| unknown(answer)).count() * 2 > others.len()
     }
 
     async fn ask_to_leave(&self, node: NodeId) -> Result<ClusterOutcome, ClusterFailure> {

@@ -225,10 +225,15 @@ pub(crate) async fn describe(shared: &Shared, node: NodeId, member: Member) -> R
     }
 }
 
-/// The request of a stranger, over a connection that proved `key`: only to be let in, and only as the owner of it.
+/// The request of a stranger, over a connection that proved `key`: only to be let in, and only as the owner of it, or to
+/// be told that it is no member any more.
 pub(crate) async fn stranger(shared: &Arc<Shared>, key: MemberKey, request: Request) -> Reply {
-    let Request::Join(join) = request else {
-        return Reply::Refused(Refusal::NotAllowed);
+    let join = match request {
+        Request::Join(join) => join,
+        Request::Leave { .. } if shared.directory.by_key(&key).is_none() => {
+            return Reply::Cluster(ClusterOutcome::NoMember);
+        }
+        _ => return Reply::Refused(Refusal::NotAllowed),
     };
     if join.member.key != key {
         return Reply::Refused(Refusal::NotAllowed);

@@ -12,6 +12,7 @@ use obt_catalogue::{Command, Outcome, PublishPolicy};
 use obt_cluster::links::{Linked, NodeKey, TlsTransport};
 use obt_cluster::message::{Refusal, Reply, Request};
 use obt_cluster::raft::{Member, NodeId};
+use obt_cluster::state::ClusterOutcome;
 use obt_cluster::transport::{LinkError, Transport};
 use obt_cluster::{Config, FatalHook, Origin, Timing};
 use support::{DEADLINE, id, now_ms, publish};
@@ -279,7 +280,7 @@ async fn who_missed_that_it_was_let_in_is_told_again_whom_to_listen_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_may_ask_to_be_let_in_and_nothing_else() {
+async fn a_stranger_may_ask_to_be_let_in_and_whether_it_is_a_member() {
     let one = Seat::start(Origin::Found).await;
     let key = NodeKey::generate().unwrap();
     let transport = TlsTransport::new(&key).unwrap();
@@ -289,6 +290,8 @@ async fn a_stranger_may_ask_to_be_let_in_and_nothing_else() {
         let reply = transport.call(0, &one.member(), request, Bytes::new(), DEADLINE).await;
         assert!(matches!(reply, Ok((Reply::Refused(Refusal::NotAllowed), _))), "{reply:?}");
     }
+    let reply = transport.call(0, &one.member(), Request::Leave { node: 1 }, Bytes::new(), DEADLINE).await;
+    assert!(matches!(reply, Ok((Reply::Cluster(ClusterOutcome::NoMember), _))), "{reply:?}");
     // With a key in its request that is not the one it proved.
     let member = Member { key: one.key().public(), addresses: vec!["a:1".to_owned()], ..Member::default() };
     let join = obt_cluster::message::Join { secret: "x".to_owned(), node: 77, member };

@@ -69,6 +69,11 @@ impl Transport for Port {
             let target = self.net.members.lock().unwrap().get(&place).cloned().ok_or_else(unreachable)?;
             let delay = *self.net.delay.lock().unwrap();
             let (key, from) = (self.key, self.node.get().copied());
+            let knows = |id| target.status().members.iter().any(|member| Some(member.node) == id);
+            if to != 0 && !knows(from) {
+                // What TLS makes of a key that is no member's.
+                return Err(LinkError::Broken("certificate refused".to_owned()));
+            }
             // As over a socket: what was sent is done though nobody waits for the reply.
             let work = tokio::spawn(async move {
                 tokio::time::sleep(delay).await;
