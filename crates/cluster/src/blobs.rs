@@ -82,9 +82,8 @@ pub(crate) async fn take(
 
 /// Keeps a blob here. A disk that is full or fails is no reason to end: nothing was promised yet.
 async fn store(shared: &Shared, blob: Bytes) -> Result<(), ClusterFailure> {
-    let now_ms = shared.now_ms();
-    match shared.machine.work(move |catalogue| catalogue.put_blob(&blob, now_ms)).await {
-        Some(Ok(_)) => Ok(()),
+    match shared.machine.store(blob, shared.now_ms()).await {
+        Some(Ok(())) => Ok(()),
         Some(Err(error)) => {
             let why = told(&error);
             tracing::warn!(why, "a torrent cannot be stored");
@@ -112,9 +111,8 @@ async fn local(shared: &Shared, hash: BlobHash) -> Option<Bytes> {
     }
 }
 
-/// Stores a blob here and at so many voters that any majority has one who has it.
+/// Stores a blob here and at so many voters that any majority has one who has it; all of them at once.
 pub(crate) async fn spread(shared: &Arc<Shared>, blob: Bytes) -> Result<(), ClusterFailure> {
-    store(shared, blob.clone()).await?;
     let members = shared.directory.members();
     let hash = BlobHash::of(&blob);
     let mut pushes = JoinSet::new();
@@ -122,6 +120,7 @@ pub(crate) async fn spread(shared: &Arc<Shared>, blob: Bytes) -> Result<(), Clus
         let (shared, blob, voter) = (Arc::clone(shared), blob.clone(), *voter);
         pushes.spawn(async move { push(&shared, voter, hash, &blob).await.then_some(voter) });
     }
+    store(shared, blob).await?;
     let mut have = BTreeSet::from([shared.node]);
     while !members.is_quorum(&have) {
         match pushes.join_next().await {

@@ -1,12 +1,13 @@
 //! openraft's state machine: the catalogue, on a thread of its own.
 //!
-//! Entries that are committed while the disk is busy become one transaction, with the position that they lead to. An
-//! entry that this release cannot read stops the member before it: one that skipped it would differ from the others.
+//! Entries that are committed while the disk is busy become one transaction, with the position that they lead to; so do
+//! blobs. An entry that this release cannot read stops the member before it: one that skipped it would differ from the others.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
+use bytes::Bytes;
 use obt_catalogue::{Applied, BlobHash, Catalogue, CatalogueError, Command, Envelope, Outcome};
 use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageIOError};
@@ -20,6 +21,8 @@ use crate::state::Position;
 
 /// Requests that wait for the thread; whoever has one more waits.
 const QUEUE: usize = 256;
+/// Bytes of blobs after which a transaction takes no more of them: hundreds of usual ones, and a large one holds up few.
+const STORED_BYTES: usize = 1 << 20;
 /// Blobs known to be missing that wait to be fetched; those beyond are found again by looking through all.
 const MISSING: usize = 1_024;
 
@@ -44,10 +47,18 @@ type Failure = Arc<str>;
 type Work = Box<dyn FnOnce(&mut Catalogue) + Send>;
 
 enum Job {
+    Store(Arriving),
     Apply(Vec<Entry>, oneshot::Sender<Result<Vec<Answer>, Failure>>),
     Install(Arc<SnapshotFile>, oneshot::Sender<Result<(), Failure>>),
     Work(Work),
     Close(oneshot::Sender<()>),
+}
+
+/// A blob, and who waits for it to be stored.
+struct Arriving {
+    blob: Bytes,
+    now_ms: u64,
+    stored: oneshot::Sender<Result<(), Arc<CatalogueError>>>,
 }
 
 /// The catalogue, for openraft and for tasks. Cheap to clone; when the last clone is dropped, the thread ends.
@@ -115,6 +126,13 @@ impl Machine {
         done.await.ok()
     }
 
+    /// Stores a blob, with others that wait; it is durable when this returns. None where the catalogue is closed.
+    pub(crate) async fn store(&self, blob: Bytes, now_ms: u64) -> Option<Result<(), Arc<CatalogueError>>> {
+        let (stored, done) = oneshot::channel();
+        self.jobs.send(Job::Store(Arriving { blob, now_ms, stored })).await.ok()?;
+        done.await.ok()
+    }
+
     /// Closes the file; later requests are refused.
     pub(crate) async fn close(&self) {
         let (done, closed) = oneshot::channel();
@@ -143,23 +161,64 @@ impl Machine {
 
 impl Keeper {
     fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        while let Some(job) = queue.blocking_recv() {
-            match job {
-                Job::Apply(entries, answer) => {
-                    let answers = self.apply_all(entries);
-                    let _ = answer.send(answers);
-                }
-                Job::Install(file, answer) => {
-                    let installed = self.install(&file);
-                    let _ = answer.send(installed);
-                }
-                Job::Work(work) => work(&mut self.catalogue),
-                Job::Close(done) => {
-                    drop(self);
-                    let _ = done.send(());
-                    return;
+        let mut jobs = Vec::with_capacity(QUEUE);
+        while queue.blocking_recv_many(&mut jobs, QUEUE) > 0 {
+            // Blobs first, all of them: whatever waits beside them, no answer depends on which came before.
+            for job in self.store_all(jobs.drain(..)) {
+                match job {
+                    Job::Apply(entries, answer) => {
+                        let answers = self.apply_all(entries);
+                        let _ = answer.send(answers);
+                    }
+                    Job::Install(file, answer) => {
+                        let installed = self.install(&file);
+                        let _ = answer.send(installed);
+                    }
+                    Job::Work(work) => work(&mut self.catalogue),
+                    Job::Store(arriving) => self.store(vec![arriving]),
+                    Job::Close(done) => {
+                        drop(self);
+                        let _ = done.send(());
+                        return;
+                    }
                 }
             }
+        }
+    }
+
+    /// Stores the blobs among these jobs; the other ones.
+    fn store_all(&mut self, jobs: impl Iterator<Item = Job>) -> Vec<Job> {
+        let (mut others, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for job in jobs {
+            match job {
+                Job::Store(arriving) => {
+                    bytes += arriving.blob.len();
+                    batch.push(arriving);
+                }
+                other => others.push(other),
+            }
+            if bytes >= STORED_BYTES {
+                self.store(std::mem::take(&mut batch));
+                bytes = 0;
+            }
+        }
+        self.store(batch);
+        others
+    }
+
+    /// Stores blobs in one transaction. Where that fails each has one of its own: one that the disk has no room for is no
+    /// reason to refuse the others.
+    fn store(&mut self, batch: Vec<Arriving>) {
+        let Some(now_ms) = batch.iter().map(|arriving| arriving.now_ms).max() else { return };
+        let together = self.catalogue.put_blobs(batch.iter().map(|arriving| &arriving.blob[..]), now_ms);
+        let alone = batch.len() == 1;
+        let together = together.map_err(Arc::new);
+        for Arriving { blob, now_ms, stored } in batch {
+            let outcome = match &together {
+                Err(_) if !alone => self.catalogue.put_blobs([&blob[..]], now_ms).map_err(Arc::new),
+                together => together.clone(),
+            };
+            let _ = stored.send(outcome);
         }
     }
 
@@ -358,5 +417,55 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
         Ok(Some(self.newest()).filter(|snapshot| snapshot.meta.last_log_id.is_some()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// Blobs that come while the thread is busy.
+    const WAITING: usize = 100;
+
+    #[tokio::test]
+    async fn blobs_that_wait_are_stored_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalogue");
+        let fatal = FatalHook::new(|error| panic!("{error}"));
+        let catalogue = Catalogue::open(&path).unwrap();
+        let (machine, _missing) = Machine::start(catalogue, &path, Arc::new(|_| ()), fatal).unwrap();
+        let written = || std::fs::metadata(folder.path().join("catalogue-wal")).unwrap().len();
+        let before = written();
+
+        let (busy, is_busy) = oneshot::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let holding = machine.clone();
+        let held = tokio::spawn(async move {
+            holding.work(move |_| (busy.send(()), released.recv())).await;
+        });
+        is_busy.await.unwrap();
+        let blobs: Vec<Bytes> = (0..WAITING).map(|number| Bytes::from(vec![number as u8; 500])).collect();
+        let mut stores = JoinSet::new();
+        for blob in blobs.clone() {
+            let machine = machine.clone();
+            stores.spawn(async move { machine.store(blob, 1).await.unwrap().unwrap() });
+        }
+        while machine.jobs.capacity() > QUEUE - WAITING {
+            tokio::task::yield_now().await;
+        }
+        release.send(()).unwrap();
+        stores.join_all().await;
+        held.await.unwrap();
+
+        let all_there = machine.work(move |catalogue| {
+            blobs.iter().all(|blob| catalogue.blob(BlobHash::of(blob)).unwrap().as_deref() == Some(&blob[..]))
+        });
+        assert!(all_there.await.unwrap());
+        // Each transaction writes a page, and the log's file does not shrink.
+        assert!(written() - before < WAITING as u64 * 4_096, "they were not stored together");
+        machine.close().await;
+        assert!(machine.store(Bytes::from_static(b"late"), 1).await.is_none());
     }
 }
