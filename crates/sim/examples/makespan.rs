@@ -1,8 +1,8 @@
 //! One seed, N leechers that begin together: how long until the last has it all, and how that compares with the fluid
 //! bound. Links have the queue, the headers and the sockets of the real ones that `bench/fanout` builds.
 //!
-//! `cargo run --release -p obt-sim --example makespan -- 1 2 4 8 16 32`; `RUNS=20` is how many
-//! seeds each, `CASES=slow` leaves the equal links out.
+//! `cargo run --release -p obt-sim --example makespan -- 1 2 4 8 16 32`; `RUNS=20` is how many seeds each, `CASES=slow`
+//! leaves the equal links out, `BLOCKS=8` makes pieces of 128 KiB, where those that `obt share` makes have one block.
 
 #![allow(clippy::print_stdout, reason = "a table is what it is for")]
 
@@ -10,9 +10,12 @@ use std::error::Error;
 use std::time::Duration;
 
 use obt_sim::{Access, Setup, Share, Spec, Torrent, World, fluid_bound};
+use obt_wire::BLOCK_SIZE;
 use obt_wire::metainfo::Version;
+use obt_wire::piece_length::piece_length;
 
-const MEBIBYTE: u32 = 64;
+/// What is shared, bytes.
+const SIZE: u32 = 32 << 20;
 /// Uplinks and downlinks, bytes per second.
 const LINK: u64 = 10_000_000 / 8;
 const QUEUE: Duration = Duration::from_millis(50);
@@ -36,7 +39,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         counts = vec![1, 2, 4, 8, 16, 32];
     }
     let runs = std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(RUNS);
-    println!("32 MiB in pieces of 128 KiB, links of 10 Mbit/s with 50 ms of queue; `slow` has a seed of 2.5 Mbit/s");
+    let blocks = std::env::var("BLOCKS").ok().and_then(|blocks| blocks.parse().ok());
+    let piece = blocks.map_or_else(|| piece_length(&[SIZE.into()]), |blocks: u32| blocks * BLOCK_SIZE);
+    println!(
+        "32 MiB in pieces of {} KiB, links of 10 Mbit/s with 50 ms of queue; `slow` has a seed of 2.5 Mbit/s",
+        piece >> 10
+    );
     println!("medians of {runs} runs, and the worst");
     println!("case   N  makespan/bound  (worst)  mean/bound  first/bound  seed sent/F  peers' uplinks  wasted/F");
     let cases = std::env::var("CASES").unwrap_or_else(|_| "equal,slow".to_owned());
@@ -47,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for count in &counts {
             let mut all = Vec::new();
             for seed in 1..=runs {
-                all.push(measure(*count, seed_up, seed)?);
+                all.push(measure(*count, seed_up, piece, seed)?);
             }
             let median = |of: fn(&Figures) -> f64| {
                 let mut values: Vec<f64> = all.iter().map(of).collect();
@@ -69,8 +77,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn measure(count: usize, seed_up: u64, seed: u64) -> Result<Figures, Box<dyn Error>> {
-    let torrent = Torrent::new(32 * MEBIBYTE, 8, Version::Hybrid)?;
+fn measure(count: usize, seed_up: u64, piece: u32, seed: u64) -> Result<Figures, Box<dyn Error>> {
+    let torrent = Torrent::new(SIZE / BLOCK_SIZE, piece / BLOCK_SIZE, Version::Hybrid)?;
     let size = torrent.size() as f64;
     let pieces = torrent.geometry().pieces();
     let access = |up| Access::rates(up, LINK, Duration::from_micros(500)).queued(QUEUE);

@@ -114,8 +114,8 @@ impl Parcel {
 pub struct Segment {
     /// Bytes of it, without headers.
     pub bytes: u64,
-    /// What ends with it.
-    pub parcel: Option<Parcel>,
+    /// What ends in it.
+    pub parcels: Vec<Parcel>,
 }
 
 /// What the shell was given and the socket has no room for.
@@ -307,9 +307,11 @@ impl Net {
         was
     }
 
-    /// Puts a message into the socket, behind the blocks that wait for room in it.
+    /// Puts a message into the socket, before the blocks that wait for room in it; a choke comes after them, and so does what
+    /// follows it.
     pub fn send(&mut self, way: Way, message: Message) {
-        if self.end(way).waiting.is_empty() {
+        let waits = |handed: &Handed| matches!(handed, Handed::Message(_)) || message == Message::Choke;
+        if !self.end(way).waiting.iter().any(waits) {
             self.push(way, Parcel::Message(message));
         } else {
             self.end_mut(way).waiting.push_back(Handed::Message(message));
@@ -403,22 +405,30 @@ impl Net {
         end.under_way + SEGMENT <= WINDOW && (to.coming + SEGMENT) as f64 <= held
     }
 
+    /// Takes the first whole parcel of a socket, or on a link with a queue what fits in a segment: TCP knows no messages.
     fn take_segment(&mut self, way: Way) -> Segment {
-        let queued = self.lines[self.end(way).node.0].is_queued();
+        let most = if self.lines[self.end(way).node.0].is_queued() { SEGMENT } else { u64::MAX };
         let to = self.end(way.back()).node;
         let end = self.end_mut(way);
-        let left = end.socket.front().map_or(0, Parcel::size) - end.begun;
-        let bytes = if queued { left.min(SEGMENT) } else { left };
-        end.begun += bytes;
-        end.socket_bytes -= bytes;
-        end.under_way += bytes;
-        let whole = bytes == left;
-        if whole {
+        let mut segment = Segment { bytes: 0, parcels: Vec::new() };
+        while let Some(parcel) = end.socket.front() {
+            let left = parcel.size() - end.begun;
+            let bytes = left.min(most - segment.bytes);
+            segment.bytes += bytes;
+            end.begun += bytes;
+            if bytes < left {
+                break;
+            }
             end.begun = 0;
+            segment.parcels.extend(end.socket.pop_front());
+            if most == u64::MAX {
+                break;
+            }
         }
-        let parcel = if whole { end.socket.pop_front() } else { None };
-        self.lines[to.0].coming += bytes;
-        Segment { bytes, parcel }
+        end.socket_bytes -= segment.bytes;
+        end.under_way += segment.bytes;
+        self.lines[to.0].coming += segment.bytes;
+        segment
     }
 
     /// The uplink has room for another segment.

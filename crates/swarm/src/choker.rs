@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::event::PeerKey;
-use crate::limits::{RECHOKE, UNCHOKE_TURN, UNCHOKED_LEAST, UNCHOKED_MOST, UPLOAD_PER_SLOT};
+use crate::limits::{RECHOKE, UNCHOKE_TURN, UNCHOKED_FIRST, UNCHOKED_LEAST, UNCHOKED_MOST, UPLOAD_PER_SLOT};
 
 /// What we are to the swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +40,8 @@ pub struct PeerView {
     pub received_rate: u64,
     /// What we send it, bytes per second.
     pub sent_rate: u64,
+    /// It has asked for blocks that are not sent.
+    pub waits: bool,
     /// It owes us blocks and sends none.
     pub snubbed: bool,
     /// When it connected.
@@ -49,15 +51,17 @@ pub struct PeerView {
 /// How many peers may be unchoked at a time, beside the optimistic one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slots {
-    /// However slow the upload.
+    /// While leeching, however slow the upload.
     pub least: usize,
+    /// Until it is known how fast the upload is, and while seeding however slow.
+    pub first: usize,
     /// However fast it is.
     pub most: usize,
 }
 
 impl Default for Slots {
     fn default() -> Self {
-        Self { least: UNCHOKED_LEAST, most: UNCHOKED_MOST }
+        Self { least: UNCHOKED_LEAST, first: UNCHOKED_FIRST, most: UNCHOKED_MOST }
     }
 }
 
@@ -82,7 +86,7 @@ impl Choker {
     /// Nobody is unchoked.
     #[must_use]
     pub fn new(slots: Slots, now: Instant) -> Self {
-        Self { slots, now_slots: slots.least, turns: BTreeMap::new(), optimistic: None, next: now + RECHOKE }
+        Self { slots, now_slots: slots.first, turns: BTreeMap::new(), optimistic: None, next: now + RECHOKE }
     }
 
     /// When [`rechoke`](Self::rechoke) is due.
@@ -97,13 +101,18 @@ impl Choker {
         self.now_slots
     }
 
-    /// A choked peer has become interested, and `unchoked` others are unchoked: whether to unchoke it at once.
+    /// A choked peer is new or has become interested, and `unchoked` others are unchoked: whether to unchoke it at once.
     pub fn unchoke_at_once(&mut self, peer: PeerKey, unchoked: usize, now: Instant) -> bool {
         let free = unchoked < self.now_slots;
         if free {
-            self.turns.insert(peer, Turn { began: now, ended: None });
+            self.turn_begins(peer, now);
         }
         free
+    }
+
+    /// A peer that is unchoked begins to ask: what it has a turn for.
+    pub fn turn_begins(&mut self, peer: PeerKey, now: Instant) {
+        self.turns.insert(peer, Turn { began: now, ended: None });
     }
 
     /// A peer is gone.
@@ -123,7 +132,7 @@ impl Choker {
         now: Instant,
     ) -> Vec<(PeerKey, Choking)> {
         self.next = now + RECHOKE;
-        self.count_slots(peers);
+        self.count_slots(role, peers);
         let mut ranked: Vec<(u64, &PeerView)> =
             peers.iter().filter(|view| view.interested).map(|view| (rng.u64(..), view)).collect();
         match role {
@@ -131,6 +140,10 @@ impl Choker {
             Role::Seeding => ranked.sort_by_key(|(tie, view)| (self.seed_rank(view, now), *tie)),
         }
         let mut chosen: Vec<PeerKey> = ranked.iter().take(self.now_slots).map(|(_, view)| view.peer).collect();
+        // Slots that nobody wants stay with those who may want them next.
+        let spare = self.now_slots.saturating_sub(chosen.len());
+        let idle = peers.iter().filter(|view| !view.interested && view.unchoked);
+        chosen.extend(idle.take(spare).map(|view| view.peer));
         let rest: Vec<&PeerView> = ranked.iter().skip(self.now_slots).map(|(_, view)| *view).collect();
         if role == Role::Leeching {
             self.choose_optimistic(&chosen, &rest, now);
@@ -140,10 +153,21 @@ impl Choker {
         self.changes(peers, &chosen, now)
     }
 
-    fn count_slots(&mut self, peers: &[PeerView]) {
+    /// As many as the upload can afford where it is the upload that is short: where most of those that are served wait
+    /// for blocks. Where it has time left, nobody loses when others are served too.
+    fn count_slots(&mut self, role: Role, peers: &[PeerView]) {
         let upload: u64 = peers.iter().map(|view| view.sent_rate).sum();
         let affordable = usize::try_from(upload / UPLOAD_PER_SLOT).unwrap_or(usize::MAX);
-        self.now_slots = affordable.clamp(self.slots.least, self.slots.most.max(self.slots.least));
+        let served = peers.iter().filter(|view| view.interested && view.unchoked);
+        let (served, waiting) =
+            served.fold((0, 0), |(all, waiting), view| (all + 1, waiting + usize::from(view.waits)));
+        let slots = match (waiting * 2 >= served, served >= self.now_slots) {
+            (true, _) => affordable,
+            (false, true) => affordable.max(self.now_slots * 2),
+            (false, false) => affordable.max(self.now_slots),
+        };
+        let least = if role == Role::Seeding { self.slots.first } else { self.slots.least };
+        self.now_slots = slots.clamp(least, self.slots.most.max(least));
     }
 
     /// Lower comes first: who is in its turn, then who has waited longest, then who has had its turn.
@@ -239,11 +263,12 @@ mod tests {
                 unchoked: false,
                 received_rate: *received_rate,
                 sent_rate: 1_000,
+                waits: true,
                 snubbed: false,
                 joined: now,
             };
             Self {
-                choker: Choker::new(Slots { least: slots, most: slots }, now),
+                choker: Choker::new(Slots { least: slots, first: slots, most: slots }, now),
                 peers: (0..).zip(received_rates).map(view).collect(),
                 rng: fastrand::Rng::with_seed(5),
                 now,
@@ -338,26 +363,63 @@ mod tests {
         }
     }
 
-    #[test]
-    fn slots_grow_with_the_upload() {
+    /// The slots after a look at so many unchoked peers, of whom some wait for blocks, together sent so much a second.
+    fn slots_after(role: Role, peers: usize, waiting: usize, upload: u64) -> usize {
         let now = start();
-        let mut choker = Choker::new(Slots::default(), now);
-        let view = PeerView {
-            peer: PeerKey(0),
+        let mut choker = Choker::new(Slots { least: 4, first: 10, most: 100 }, now);
+        let view = |number: usize| PeerView {
+            peer: PeerKey(number as u64),
             interested: true,
             unchoked: true,
             received_rate: 0,
-            sent_rate: 40 * UPLOAD_PER_SLOT,
+            sent_rate: upload / peers as u64,
+            waits: number < waiting,
             snubbed: false,
             joined: now,
         };
-        choker.rechoke(Role::Seeding, &[view], &mut fastrand::Rng::with_seed(1), now);
-        assert_eq!(choker.slots(), 40);
+        let views: Vec<PeerView> = (0..peers).map(view).collect();
+        choker.rechoke(role, &views, &mut fastrand::Rng::with_seed(1), now);
+        choker.slots()
+    }
+
+    #[test]
+    fn where_the_upload_is_short_it_decides_how_many_slots_there_are() {
+        assert_eq!(slots_after(Role::Leeching, 10, 10, 40 * UPLOAD_PER_SLOT), 40);
+        assert_eq!(slots_after(Role::Leeching, 10, 10, 5 * UPLOAD_PER_SLOT), 5);
+        assert_eq!(slots_after(Role::Leeching, 10, 10, 0), 4);
+        assert_eq!(slots_after(Role::Leeching, 10, 10, 1_000 * UPLOAD_PER_SLOT), 100);
+    }
+
+    #[test]
+    fn a_seed_serves_many_however_slow_it_is() {
+        assert_eq!(slots_after(Role::Seeding, 10, 10, 0), 10);
+        assert_eq!(slots_after(Role::Seeding, 10, 10, 40 * UPLOAD_PER_SLOT), 40);
+    }
+
+    #[test]
+    fn where_the_upload_has_time_left_more_are_served() {
+        assert_eq!(slots_after(Role::Leeching, 10, 4, 0), 20);
+        assert_eq!(slots_after(Role::Leeching, 80, 0, 0), 20, "as many as it had, and again");
+        assert_eq!(slots_after(Role::Leeching, 5, 0, 0), 10, "there are enough for all");
+    }
+
+    #[test]
+    fn slots_that_nobody_wants_stay_with_who_may_want_one() {
+        let mut bench = Bench::new(2, &[0, 0, 0]);
+        for view in &mut bench.peers {
+            (view.interested, view.unchoked) = (false, true);
+        }
+        bench.peers[2].interested = true;
+        bench.rechoke(Role::Seeding);
+        assert_eq!(bench.unchoked(), [0, 2]);
+        bench.peers[1].interested = true;
+        bench.rechoke(Role::Seeding);
+        assert_eq!(bench.unchoked(), [1, 2], "who wants one comes first");
     }
 
     proptest! {
         #[test]
-        fn slots_are_bounded_only_the_interested_have_one_and_who_gives_twice_as_much_comes_first(
+        fn slots_are_bounded_the_interested_come_first_and_of_them_who_gives_twice_as_much(
             peers in proptest::collection::vec((any::<bool>(), any::<bool>(), 0u64..1_000), 0..30),
             slots in 1usize..8,
             rounds in 1usize..10,
@@ -372,9 +434,10 @@ mod tests {
                 bench.rechoke(Role::Leeching);
                 let unchoked: Vec<&PeerView> = bench.peers.iter().filter(|view| view.unchoked).collect();
                 prop_assert!(unchoked.len() <= slots + 1);
-                prop_assert!(unchoked.iter().all(|view| view.interested));
+                let waits = bench.peers.iter().any(|view| view.interested && !view.unchoked);
+                prop_assert!(!waits || unchoked.iter().all(|view| view.interested));
                 let optimistic = bench.choker.optimistic.map(|(peer, _)| peer);
-                let least = unchoked.iter().filter(|view| Some(view.peer) != optimistic);
+                let least = unchoked.iter().filter(|view| view.interested && Some(view.peer) != optimistic);
                 if let Some(least) = least.map(|view| view.received_rate).min() {
                     let mut choked = bench.peers.iter().filter(|view| view.interested && !view.unchoked);
                     prop_assert!(choked.all(|view| least * 2 >= view.received_rate));

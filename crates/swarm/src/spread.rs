@@ -3,48 +3,57 @@
 //! It names each peer pieces that nobody else got ([`suggest`](Spread::suggest), BEP 6), and remembers which peer is
 //! getting a piece that no leecher has yet, so that others can be made to wait and get it from that one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use fastrand::Rng;
-use obt_wire::PieceIndex;
+use obt_wire::{Bitfield, PieceIndex};
 
 use crate::event::PeerKey;
 
 /// See the module.
 ///
-/// Invariant: pieces in `order` before `next` were suggested to somebody, or not worth it.
+/// Invariant: `unnamed` holds each piece at most once, those that are set in `is_unnamed`.
 #[derive(Debug, Default)]
 pub(crate) struct Spread {
-    /// All pieces in random order, from the first suggestion on.
-    order: Vec<u32>,
-    next: usize,
+    /// Pieces to suggest: all in random order at first, then also those that somebody was named and does not get.
+    unnamed: VecDeque<u32>,
+    /// The same as a set; None before the first suggestion.
+    is_unnamed: Option<Bitfield>,
     under_way: BTreeMap<u32, PeerKey>,
 }
 
 impl Spread {
-    /// The next of `pieces` pieces that is worth suggesting; each is named once.
+    /// The next of `pieces` pieces that is worth suggesting; each is named once, unless it is given back.
     pub(crate) fn suggest(
         &mut self,
         pieces: u32,
         rng: &mut Rng,
         worth: impl Fn(PieceIndex) -> bool,
     ) -> Option<PieceIndex> {
-        if self.order.is_empty() {
-            self.order = (0..pieces).collect();
-            rng.shuffle(&mut self.order);
-        }
-        while let Some(piece) = self.order.get(self.next).copied().map(PieceIndex) {
-            self.next += 1;
-            if worth(piece) {
+        let is_unnamed = self.is_unnamed.get_or_insert_with(|| {
+            self.unnamed = (0..pieces).collect();
+            rng.shuffle(self.unnamed.make_contiguous());
+            Bitfield::full(pieces)
+        });
+        while let Some(piece) = self.unnamed.pop_front().map(PieceIndex) {
+            is_unnamed.clear(piece);
+            if !self.under_way.contains_key(&piece.0) && worth(piece) {
                 return Some(piece);
             }
         }
         None
     }
 
+    /// A peer was named this piece, or asked for it, and does not get it: somebody else may be named it.
+    pub(crate) fn give_back(&mut self, piece: PieceIndex) {
+        if self.is_unnamed.as_mut().is_some_and(|is_unnamed| is_unnamed.set(piece)) {
+            self.unnamed.push_back(piece.0);
+        }
+    }
+
     /// Whether every piece was suggested.
     pub(crate) fn is_exhausted(&self) -> bool {
-        !self.order.is_empty() && self.next == self.order.len()
+        self.is_unnamed.is_some() && self.unnamed.is_empty()
     }
 
     /// `peer` asks for blocks of `piece`, which no leecher has. It is the one to get it, unless another is already.
@@ -87,6 +96,25 @@ mod tests {
         assert_eq!(named.iter().copied().collect::<BTreeSet<_>>(), (0..100).step_by(2).collect());
         assert!(!named.is_sorted(), "two seeds name different ones first");
         assert!(spread.is_exhausted());
+    }
+
+    #[test]
+    fn what_a_peer_does_not_get_is_suggested_to_another() {
+        let mut spread = Spread::default();
+        let mut rng = Rng::with_seed(1);
+        spread.give_back(PieceIndex(3));
+        let first = spread.suggest(4, &mut rng, |_| true).unwrap();
+        for _ in 0..2 {
+            spread.give_back(first);
+        }
+        let mut rest: Vec<u32> =
+            std::iter::from_fn(|| spread.suggest(4, &mut rng, |_| true)).map(|piece| piece.0).collect();
+        assert_eq!(rest.last(), Some(&first.0));
+        rest.sort_unstable();
+        assert_eq!(rest, [0, 1, 2, 3]);
+        spread.begun(first, A);
+        spread.give_back(first);
+        assert_eq!(spread.suggest(4, &mut rng, |_| true), None, "somebody is getting it");
     }
 
     #[test]

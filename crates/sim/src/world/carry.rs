@@ -131,9 +131,13 @@ impl World {
     pub(super) fn read(&mut self, way: Way, segment: Segment) -> Checked {
         self.net.segment_landed(way, &segment);
         self.pump(self.net.end(way).node);
-        let Some(parcel) = segment.parcel else {
-            return Ok(());
-        };
+        for parcel in segment.parcels {
+            self.read_parcel(way, parcel)?;
+        }
+        Ok(())
+    }
+
+    fn read_parcel(&mut self, way: Way, parcel: Parcel) -> Checked {
         let (node, peer) = (self.net.end(way.back()).node, self.net.end(way.back()).key);
         let open = self.net.end(way.back()).open && self.nodes[node.0].alive;
         self.net.landed(&parcel, open);

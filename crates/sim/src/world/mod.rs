@@ -64,7 +64,7 @@ impl Setup {
     /// A world with one tracker around `torrent`.
     #[must_use]
     pub fn new(seed: u64, torrent: Torrent) -> Self {
-        Self { seed, torrent, trackers: 1, socket_buffer: 64 << 10, block_budget: 4_096, check_every: 61, leases: None }
+        Self { seed, torrent, trackers: 1, socket_buffer: 16 << 10, block_budget: 4_096, check_every: 61, leases: None }
     }
 }
 

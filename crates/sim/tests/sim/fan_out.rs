@@ -14,7 +14,7 @@ fn access(up: u64) -> Access {
     Access::rates(up, LINK, Duration::from_micros(500)).queued(Duration::from_millis(50))
 }
 
-/// A fan-out: 32 MiB in pieces of 128 KiB from one seed.
+/// A fan-out: 32 MiB in pieces of 16 KiB, as they are shared, from one seed.
 struct Fan {
     world: World,
     seed: NodeIndex,
@@ -25,7 +25,7 @@ struct Fan {
 
 impl Fan {
     fn begin(number: u64, seed_up: u64, count: usize) -> Result<Self, Broken> {
-        let mut setup = Setup::new(number, Torrent::new(2_048, 8, Version::Hybrid).unwrap());
+        let mut setup = Setup::new(number, Torrent::new(2_048, 1, Version::Hybrid).unwrap());
         setup.check_every = 4_999;
         let mut world = World::new(setup);
         let seed = world.join(Spec::seed(access(seed_up)))?;
@@ -57,7 +57,7 @@ fn leecher(world: &World) -> Spec {
 #[test]
 fn the_last_of_a_few_behind_equal_links_is_near_the_bound() {
     each_seed(|number| {
-        for (count, most) in [(1, 1.07), (2, 1.10), (4, 1.12)] {
+        for (count, most) in [(1, 1.07), (2, 1.09), (4, 1.10), (8, 1.10)] {
             let mut fan = Fan::begin(number, LINK, count)?;
             let ratio = fan.run_until(&fan.leechers.clone())?;
             assert!(ratio < most, "SIM_SEED={number}: {count} take {ratio:.3} of the bound");
@@ -72,7 +72,7 @@ fn a_slow_seed_sends_hardly_more_than_one_copy_and_its_peers_wait_for_nothing_el
     each_seed(|number| {
         let mut fan = Fan::begin(number, LINK / 4, 8)?;
         let ratio = fan.run_until(&fan.leechers.clone())?;
-        assert!(ratio < 1.10, "SIM_SEED={number}: {ratio:.3} of the bound");
+        assert!(ratio < 1.08, "SIM_SEED={number}: {ratio:.3} of the bound");
         assert!(fan.copies() < 1.06, "SIM_SEED={number}: {:.3} copies", fan.copies());
         Ok(())
     });

@@ -2,6 +2,7 @@
 
 use obt_sim::disk::DiskSpec;
 use obt_sim::{Broken, Conduct, Expiry, Fault, NodeIndex, Sabotage, Setup, Spec, Syncing, Torrent, World};
+use obt_swarm::limits;
 use obt_wire::metainfo::Version;
 
 use crate::runs::{NOT_FINISHED, Run, finish, leecher, link, secs, torrent};
@@ -48,9 +49,21 @@ fn tight_world(seed: u64, mutant: impl Fn(Spec) -> Spec) -> Run {
     finish(&mut world)
 }
 
+/// More peers than a seed has slots for, behind a slow link: some are choked in the middle.
+fn crowded_world(seed: u64, mutant: impl Fn(Spec) -> Spec) -> Run {
+    let mut world = World::new(Setup::new(seed, torrent(Version::V1)));
+    world.join(Spec::seed(obt_sim::Access { up: 40_000, ..link() }))?;
+    let spec = mutant(leecher(&world));
+    for _ in 0..limits::UNCHOKED_FIRST + 5 {
+        world.join(spec.clone())?;
+    }
+    finish(&mut world)
+}
+
 #[test]
 fn worlds_without_mistakes_are_sound() {
     for seed in 0..TRIES {
+        crowded_world(seed, |spec| spec).unwrap();
         busy_world(seed, |spec| spec).unwrap();
         tight_world(seed, |spec| spec).unwrap();
         relay(seed, |spec| spec).unwrap();
@@ -72,15 +85,17 @@ fn every_mistake_of_a_core_is_noticed_by_the_check_that_is_about_it() {
             Sabotage::AnnouncesNothingNew | Sabotage::LeavesInSilence => "announced counts equal real ones",
         };
         let broken = noticed(&format!("{sabotage:?}"), |seed| match sabotage {
-            Sabotage::KeepsHavesToItself => relay(seed, |spec| spec.broken(sabotage)),
+            Sabotage::KeepsHavesToItself | Sabotage::AsksForAnotherPiece => relay(seed, |spec| spec.broken(sabotage)),
             Sabotage::ForgetsItsBudget => tight_world(seed, |spec| spec.broken(sabotage)),
+            Sabotage::IgnoresChokes => crowded_world(seed, |spec| spec.broken(sabotage)),
             _ => busy_world(seed, |spec| spec.broken(sabotage)),
         });
         assert!(broken.what.contains(check), "{sabotage:?} was to be noticed by {check:?}: {broken}");
     }
 }
 
-/// The seed goes when one peer has everything, so that the others depend on what that one says.
+/// The seed goes when one peer has everything, so that the others depend on what that one says. Another is slow and makes
+/// no mistakes, so that somebody has only some pieces.
 fn relay(seed: u64, mutant: impl Fn(Spec) -> Spec) -> Run {
     let mut world = World::new(Setup::new(seed, torrent(Version::Hybrid)));
     let first = world.join(Spec::seed(link()))?;

@@ -40,6 +40,7 @@ impl Swarm {
             self.send_extension_handshake(peer, now);
         }
         self.introduce(peer, now);
+        self.consider_unchoke(peer, now);
         self.tick_within(now);
     }
 
@@ -131,7 +132,7 @@ impl Swarm {
         if let Some(metadata) = &mut self.metadata {
             metadata.remove_source(peer);
         }
-        self.stopped_getting(peer, now);
+        self.stopped_getting(peer, &session.suggested, now);
         self.choker.peer_left(peer);
         if session.interested && !session.choked {
             self.slot_freed(now);

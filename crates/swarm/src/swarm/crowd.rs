@@ -18,7 +18,8 @@ impl Swarm {
         let (Some(session), Some(torrent)) = (self.sessions.get(&peer), &self.torrent) else {
             return;
         };
-        if self.phase != Phase::Seeding || !session.fast || session.choked || torrent.spread.is_exhausted() {
+        let asks = session.interested && session.fast && !session.choked;
+        if self.phase != Phase::Seeding || !asks || torrent.spread.is_exhausted() {
             return;
         }
         // As many pieces ahead as it has asked for already: who is fast begins many at once.
@@ -87,9 +88,15 @@ impl Swarm {
         }
     }
 
-    /// A peer gets nothing more from us: nobody waits for what it was getting.
-    pub(super) fn stopped_getting(&mut self, peer: PeerKey, now: Instant) {
-        let pieces = self.torrent.as_ref().map(|torrent| torrent.spread.of(peer)).unwrap_or_default();
+    /// A peer gets nothing more from us: nobody waits for what it was getting, and others are named what it was to ask for.
+    pub(super) fn stopped_getting(&mut self, peer: PeerKey, suggested: &[PieceIndex], now: Instant) {
+        let Some(torrent) = &mut self.torrent else {
+            return;
+        };
+        let pieces = torrent.spread.of(peer);
+        for piece in suggested.iter().chain(&pieces) {
+            torrent.spread.give_back(*piece);
+        }
         for piece in pieces {
             self.spread_out(piece, now);
         }

@@ -293,7 +293,7 @@ impl Swarm {
         }
         self.credit(piece, &senders);
         self.resolve_blame(piece, digests, now);
-        self.tell_have(piece, wanted, now);
+        self.gained(piece, wanted, now);
         self.update_phase(now);
     }
 
@@ -326,19 +326,19 @@ impl Swarm {
         }
     }
 
-    /// Tells everybody, and counts the piece out with those who have it. A seed is told too: it wants to know what it need
-    /// not send to others.
-    fn tell_have(&mut self, piece: PieceIndex, wanted: bool, now: Instant) {
+    /// Counts the piece out with those who have it, and notes that others are to hear of it.
+    fn gained(&mut self, piece: PieceIndex, wanted: bool, now: Instant) {
+        let is_first = self.torrent.as_ref().is_some_and(|torrent| torrent.picker.leechers_with(piece) == 0);
+        self.haves.push(piece, is_first, now);
         let Self { sessions, actions, .. } = self;
         for (peer, session) in sessions.iter_mut() {
-            session.last_sent = now;
-            actions.push_back(Action::Send { peer: *peer, message: Message::Have(piece.0) });
             if !session.has().has(piece) {
                 continue;
             }
             session.useful_pieces -= u32::from(wanted);
             if session.useful_pieces == 0 && session.interesting {
                 session.interesting = false;
+                session.last_sent = now;
                 actions.push_back(Action::Send { peer: *peer, message: Message::NotInterested });
             }
         }
@@ -428,6 +428,7 @@ impl Swarm {
             wanted.clear(*piece);
         }
         let gone = torrent.take_back(pieces);
+        self.haves.forget(&gone);
         self.wanted_changed(wanted, now);
         self.tell_lost(&gone, now);
     }
@@ -438,6 +439,7 @@ impl Swarm {
             return;
         };
         let gone = torrent.take_back(pieces);
+        self.haves.forget(&gone);
         if gone.is_empty() {
             return;
         }

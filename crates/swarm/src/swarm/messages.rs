@@ -169,6 +169,10 @@ impl Swarm {
         session.hungry = true;
         torrent.picker.peer_left(peer, &before);
         torrent.picker.peer_joined(peer, session.has());
+        // It may never have heard of it from us, as it had it then.
+        if torrent.have.has(PieceIndex(piece)) {
+            self.send(peer, Message::Have(piece), now);
+        }
         self.recount(peer, now);
         self.chores.refill = true;
         Ok(())

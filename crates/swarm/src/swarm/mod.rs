@@ -6,6 +6,7 @@ mod crowd;
 mod downloads;
 mod full_pieces;
 mod goodbye;
+mod haves;
 mod invariants;
 mod messages;
 mod snapshot;
@@ -35,6 +36,7 @@ use crate::session::Session;
 use crate::stats::{Phase, Stats};
 use crate::torrent::Torrent;
 use full_pieces::FullPieces;
+use haves::Haves;
 
 /// What a swarm is told about its surroundings.
 #[derive(Debug, Clone)]
@@ -96,6 +98,8 @@ pub enum Why {
     Rate,
     /// Full pieces have waited long enough for others.
     Verify,
+    /// Peers are to hear of new pieces.
+    Have,
     /// Somebody is to be asked again for metadata or hashes.
     Ask,
     /// Good-byes took too long.
@@ -135,6 +139,8 @@ pub struct Swarm {
     from: Vec<(SocketAddr, u64)>,
     /// Full pieces that wait for others, to be verified together.
     full: FullPieces,
+    /// Verified pieces that others have not heard of.
+    haves: Haves,
     /// What readers wait for, also before the torrent is known.
     readers: Vec<ReadRange>,
     /// The disk takes no more.
@@ -207,6 +213,7 @@ impl Swarm {
             wasted: 0,
             from: Vec::new(),
             full: FullPieces::default(),
+            haves: Haves::default(),
             readers: Vec::new(),
             paused: false,
             fetched: false,
@@ -307,6 +314,7 @@ impl Swarm {
             (self.due.tick, Why::Peer),
             (self.due.rate, Why::Rate),
             (self.full.due(), Why::Verify),
+            (self.haves.due(), Why::Have),
             (self.due.ask, Why::Ask),
             (self.due.stop, Why::Stop),
         ];
@@ -341,6 +349,7 @@ impl Swarm {
     /// Does what the event at hand left to be done.
     fn settle(&mut self, now: Instant) {
         self.verify_full(now);
+        self.tell_haves(now);
         if std::mem::take(&mut self.chores.refill) {
             self.refill(now);
         }

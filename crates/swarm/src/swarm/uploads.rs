@@ -36,7 +36,15 @@ impl Swarm {
         };
         session.idle_message(now)?;
         session.interested = true;
-        self.consider_unchoke(peer, now);
+        if session.choked {
+            self.consider_unchoke(peer, now);
+        } else {
+            // Its slot was nothing to it before; but nobody gets a new turn by taking a word back.
+            if session.sent.total() == 0 {
+                self.choker.turn_begins(peer, now);
+            }
+            self.suggest(peer, now);
+        }
         self.give_head_start(peer, now);
         Ok(())
     }
@@ -65,14 +73,19 @@ impl Swarm {
         }
     }
 
-    /// Unchokes an interested peer where a slot is free.
+    /// Unchokes a peer where a slot is free. One that is not interested too, so that it need not ask first when it is; its
+    /// slot counts as free to those who are.
     pub(super) fn consider_unchoke(&mut self, peer: PeerKey, now: Instant) {
-        let waits = self.sessions.get(&peer).is_some_and(|session| session.interested && session.choked);
+        let Some(session) = self.sessions.get(&peer) else {
+            return;
+        };
         let serving = matches!(self.phase, Phase::Downloading | Phase::Seeding);
-        if !waits || !serving {
+        if !session.choked || !serving {
             return;
         }
-        let unchoked = self.sessions.values().filter(|session| session.interested && !session.choked).count();
+        let interested = session.interested;
+        let holds_slot = |other: &&Session| !other.choked && (other.interested || !interested);
+        let unchoked = self.sessions.values().filter(holds_slot).count();
         if self.choker.unchoke_at_once(peer, unchoked, now) {
             self.unchoke(peer, now);
         }
@@ -109,6 +122,7 @@ impl Swarm {
                 unchoked: !session.choked,
                 received_rate: session.pipeline.rate(now),
                 sent_rate: session.sent.rate(now),
+                waits: session.uploads.queued() > 0,
                 snubbed: session.pipeline.is_snubbed(),
                 joined: session.joined,
             })
@@ -138,9 +152,9 @@ impl Swarm {
         session.choked = true;
         let fast = session.fast;
         let waiting = session.uploads.clear();
-        session.suggested.clear();
+        let suggested = std::mem::take(&mut session.suggested);
         self.send(peer, Message::Choke, now);
-        self.stopped_getting(peer, now);
+        self.stopped_getting(peer, &suggested, now);
         // Without BEP 6 the choke says it all.
         for request in waiting.filter(|_| fast) {
             self.send(peer, Message::Reject(request), now);

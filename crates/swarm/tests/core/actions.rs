@@ -32,7 +32,10 @@ fn a_connection_is_greeted_with_what_we_have() {
     ] {
         let mut bench = Bench::of(3, have);
         let actions = bench.join(A, Reserved { fast, ..Reserved::default() }, Direction::Incoming, 1, false);
-        assert_eq!(actions, greeting.map(|message| send(A, message)).into_iter().collect::<Vec<_>>());
+        // There is a slot for it, and it need not ask first.
+        let greeting: Vec<Action> =
+            greeting.into_iter().chain([Message::Unchoke]).map(|message| send(A, message)).collect();
+        assert_eq!(actions, greeting);
     }
 }
 
@@ -55,7 +58,7 @@ fn the_extension_handshake_comes_first_and_tells_about_us() {
         ..ExtensionHandshake::default()
     };
     assert_eq!(ExtensionHandshake::decode(payload), Ok(expected));
-    assert_eq!(actions[1..], [send(A, Message::HaveNone)]);
+    assert_eq!(actions[1..], [send(A, Message::HaveNone), send(A, Message::Unchoke)]);
 }
 
 #[test]
@@ -73,14 +76,80 @@ fn a_piece_is_asked_for_accepted_verified_and_told_to_all() {
     let verified = Event::Verified { piece: PieceIndex(0), verdict: Verdict::Good, block_digests: Vec::new() };
     let actions = bench.tell(verified);
     let expected = [
-        send(A, Message::Have(0)),
         send(A, Message::NotInterested),
-        send(B, Message::Have(0)),
         Action::Completed,
         Action::Close { peer: A, reason: CloseReason::NotUseful },
+        send(B, Message::Have(0)),
     ];
     assert_eq!(actions, expected);
     assert_eq!(bench.swarm.phase(), Phase::Seeding);
+}
+
+/// A seed A that serves us, leechers B and C, and two pieces that were asked of A: nobody else has the first, C has the
+/// second.
+fn with_news() -> (Bench, u32, u32) {
+    let mut bench = Bench::of(9, &[]);
+    let asked: Vec<u32> = bench.server(A).iter().map(|request| request.piece).collect();
+    let (first, second) = (asked[0], asked[asked.len() - 1]);
+    assert_ne!(first, second);
+    for leecher in [B, C] {
+        bench.connect(leecher);
+        bench.hear(leecher, Message::HaveNone);
+    }
+    bench.hear(C, Message::Have(second));
+    (bench, first, second)
+}
+
+/// A sends a piece, which is good; who is told of which pieces at once.
+fn gain(bench: &mut Bench, piece: u32) -> Vec<(PeerKey, u32)> {
+    for index in [0, 1] {
+        bench.block(A, piece, index);
+    }
+    let good = Event::Verified { piece: PieceIndex(piece), verdict: Verdict::Good, block_digests: Vec::new() };
+    told(&bench.tell(good))
+}
+
+fn told(actions: &[Action]) -> Vec<(PeerKey, u32)> {
+    let have = |action: &Action| match action {
+        Action::Send { peer, message: Message::Have(piece) } => Some((*peer, *piece)),
+        _ => None,
+    };
+    actions.iter().filter_map(have).collect()
+}
+
+#[test]
+fn news_wait_for_more_and_are_told_to_those_who_lack_the_piece() {
+    let (mut bench, _, second) = with_news();
+    assert_eq!(gain(&mut bench, second), []);
+    let moment = Duration::from_millis(1);
+    assert_eq!(told(&bench.wait(limits::HAVE_WAIT - moment)), []);
+    assert_eq!(told(&bench.wait(moment)), [(B, second)]);
+    assert_eq!(told(&bench.wait(limits::HAVE_WAIT_SEEDS - limits::HAVE_WAIT)), [(A, second)], "a seed hears of all");
+    assert_eq!(told(&bench.wait(Duration::from_secs(60))), []);
+}
+
+#[test]
+fn a_piece_that_no_leecher_had_is_told_at_once_with_all_that_waits() {
+    let (mut bench, first, second) = with_news();
+    assert_eq!(gain(&mut bench, second), []);
+    assert_eq!(gain(&mut bench, first), [(B, second), (B, first), (C, first), (A, second), (A, first)]);
+    assert_eq!(told(&bench.wait(Duration::from_secs(60))), []);
+}
+
+#[test]
+fn who_has_got_a_piece_while_the_news_waited_hears_nothing_of_it() {
+    let (mut bench, _, second) = with_news();
+    gain(&mut bench, second);
+    bench.hear(B, Message::Have(second));
+    assert_eq!(told(&bench.wait(limits::HAVE_WAIT)), []);
+}
+
+#[test]
+fn a_piece_that_is_lost_again_is_no_news() {
+    let (mut bench, _, second) = with_news();
+    gain(&mut bench, second);
+    bench.tell(Event::Lost { pieces: vec![PieceIndex(second)] });
+    assert_eq!(told(&bench.wait(Duration::from_secs(60))), []);
 }
 
 /// Lets A answer `requests`, and all that come of them while it is asked; what was verified with each block.
@@ -141,8 +210,8 @@ fn a_reader_waits_for_no_other_piece() {
 #[test]
 fn an_upload_goes_from_request_to_kernel() {
     let mut bench = Bench::seed(2);
-    bench.connect(A);
-    assert_eq!(bench.hear(A, Message::Interested), [send(A, Message::Unchoke)]);
+    assert_eq!(bench.connect(A), [send(A, Message::HaveAll), send(A, Message::Unchoke)]);
+    assert_eq!(bench.hear(A, Message::Interested), []);
     let upload = [Action::Upload { peer: A, request: request(1, 0) }];
     assert_eq!(bench.hear(A, Message::Request(request(1, 0))), upload);
     assert!(bench.tell(Event::Uploaded { peer: A, bytes: BLOCK_SIZE }).is_empty());
@@ -179,19 +248,19 @@ fn a_block_that_cannot_be_read_is_rejected_and_without_fast_the_peer_is_closed()
 
 #[test]
 fn a_choke_without_fast_frees_the_requests_for_others() {
-    let mut bench = Bench::of(3, &[]);
+    let mut bench = Bench::of(2, &[]);
     bench.join(A, Reserved::default(), Direction::Incoming, 1, false);
-    bench.hear(A, Message::Bitfield(Bytes::from_static(&[0xe0])));
-    assert_eq!(requests(&bench.hear(A, Message::Unchoke)).len(), 6);
+    bench.hear(A, Message::Bitfield(Bytes::from_static(&[0xc0])));
+    assert_eq!(requests(&bench.hear(A, Message::Unchoke)).len(), 4);
     bench.server(B);
     bench.hear(A, Message::Choke);
-    assert!(bench.swarm.snapshot(bench.now).peers.iter().any(|peer| peer.peer == B && peer.requests == 6));
+    assert!(bench.swarm.snapshot(bench.now).peers.iter().any(|peer| peer.peer == B && peer.requests == 4));
     assert!(bench.block(A, 0, 0).contains(&Action::Accept { block: Block { piece: PieceIndex(0), index: 0 } }));
 }
 
 #[test]
 fn a_choke_with_fast_waits_for_the_rejects() {
-    let mut bench = Bench::of(3, &[]);
+    let mut bench = Bench::of(2, &[]);
     let asked = bench.server(A);
     assert!(bench.hear(A, Message::Choke).is_empty());
     assert!(bench.block(A, asked[0].piece, asked[0].begin / BLOCK_SIZE).len() == 1, "one was on the way");
@@ -235,17 +304,13 @@ fn a_peer_that_has_two_addresses_is_one_peer() {
 fn without_a_slot(pieces: u32, waits: impl FnOnce(&mut Bench)) -> (Bench, Vec<Action>) {
     let start = Start::Content(content(&torrent(1_000, Version::V1), &(0..pieces).collect::<Vec<_>>()));
     let mut bench = Bench::new(start, |config| config.connections = 100);
-    for key in 1..=limits::UNCHOKED_LEAST as u64 {
-        bench.connect(PeerKey(key));
-        bench.hear(PeerKey(key), Message::HaveNone);
-        assert!(bench.hear(PeerKey(key), Message::Interested).contains(&send(PeerKey(key), Message::Unchoke)));
-    }
+    bench.take_slots();
     waits(&mut bench);
     let actions = bench.hear(LATE, Message::Interested);
     (bench, actions)
 }
 
-const LATE: PeerKey = PeerKey(100);
+const LATE: PeerKey = PeerKey(99);
 
 #[test]
 fn who_waits_for_a_slot_gets_a_few_pieces_to_begin_with_each_once() {
@@ -333,7 +398,9 @@ fn a_peer_that_comes_back_replaces_its_dead_connection() {
     bench.connect(A);
     bench.now += Duration::from_secs(60);
     let actions = bench.join(B, Reserved { fast: true, ..Reserved::default() }, Direction::Incoming, A.0 as u8, false);
-    assert_eq!(actions, [Action::Close { peer: A, reason: CloseReason::Duplicate }, send(B, Message::HaveNone)]);
+    let greeting = [send(B, Message::HaveNone), send(B, Message::Unchoke)];
+    assert_eq!(actions[0], Action::Close { peer: A, reason: CloseReason::Duplicate });
+    assert_eq!(actions[1..], greeting);
 }
 
 #[test]
@@ -357,7 +424,7 @@ fn of_two_connections_opened_at_once_both_sides_keep_the_same_one() {
 fn connections_are_bounded_and_useless_ones_make_room() {
     let mut bench = Bench::of(3, &[]);
     for peer in 1..=10 {
-        assert_eq!(bench.connect(PeerKey(peer)).len(), 1);
+        assert_eq!(bench.connect(PeerKey(peer))[0], send(PeerKey(peer), Message::HaveNone));
     }
     let full = [Action::Close { peer: PeerKey(11), reason: CloseReason::Full }];
     assert_eq!(bench.connect(PeerKey(11)), full);

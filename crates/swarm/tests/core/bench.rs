@@ -5,7 +5,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use obt_swarm::{Action, CloseReason, Config, Content, Direction, Event, LocalAddresses, PeerKey, Start, Swarm};
+use obt_swarm::{
+    Action, CloseReason, Config, Content, Direction, Event, LocalAddresses, PeerKey, Start, Swarm, limits,
+};
 use obt_wire::extension::{ExtensionHandshake, MetadataMessage};
 use obt_wire::merkle::{FileTree, block_hash, root_above};
 use obt_wire::metainfo::{Draft, Metainfo, Version};
@@ -166,6 +168,16 @@ impl Bench {
         self.connect(peer);
         self.hear(peer, Message::HaveAll);
         requests(&self.hear(peer, Message::Unchoke))
+    }
+
+    /// Peers that want something get all the slots there are.
+    pub(crate) fn take_slots(&mut self) {
+        for key in (101..).map(PeerKey).take(limits::UNCHOKED_FIRST) {
+            let actions = self.connect(key);
+            assert!(actions.contains(&send(key, Message::Unchoke)), "{actions:?}");
+            self.hear(key, Message::HaveNone);
+            self.hear(key, Message::Interested);
+        }
     }
 
     pub(crate) fn is_connected(&self, peer: PeerKey) -> bool {
