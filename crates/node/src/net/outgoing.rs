@@ -1,4 +1,7 @@
-//! What is to be sent on a connection, in order: gathered messages, and blocks that are still on disk.
+//! What is to be sent on a connection: gathered messages, and blocks that are still on disk.
+//!
+//! A message passes the blocks that wait, for it is small and somebody acts on it: what a slow link holds of blocks may
+//! take seconds. A choke does not, so that blocks that were granted come before it, and neither does what follows it.
 
 use std::collections::VecDeque;
 
@@ -16,11 +19,14 @@ pub(super) enum Part {
 
 /// A queue of messages, encoded as they come in: a `have` takes 9 bytes here, and is written together with others.
 ///
-/// Invariant: the [`Part::Bytes`] of `parts` add up to the length of `bytes`, none is 0, and no two follow each other.
+/// Invariants: the [`Part::Bytes`] of `parts` add up to the length of `bytes`, none is 0, and no two follow each other;
+/// they are all in front of the blocks, but for those that came while `keeps_order`.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     parts: VecDeque<Part>,
     bytes: BytesMut,
+    /// A choke waits: what comes now comes after it.
+    keeps_order: bool,
     /// How many `request` messages were pushed.
     requests: usize,
 }
@@ -28,6 +34,7 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// Adds a message.
     pub(crate) fn push(&mut self, message: &Message) {
+        self.keeps_order |= matches!(message, Message::Choke);
         let before = self.bytes.len();
         message.encode(&mut self.bytes);
         self.gathered(self.bytes.len() - before);
@@ -45,11 +52,14 @@ impl Outgoing {
         self.gathered(bytes.len());
     }
 
+    /// So many more bytes were put at the end of the gathered ones.
     fn gathered(&mut self, more: usize) {
-        match self.parts.back_mut() {
+        let place = if self.keeps_order { self.parts.back_mut() } else { self.parts.front_mut() };
+        match place {
             Some(Part::Bytes(bytes)) => *bytes += more,
-            _ if more > 0 => self.parts.push_back(Part::Bytes(more)),
-            _ => {}
+            _ if more == 0 => {}
+            _ if self.keeps_order => self.parts.push_back(Part::Bytes(more)),
+            _ => self.parts.push_front(Part::Bytes(more)),
         }
     }
 
@@ -57,11 +67,13 @@ impl Outgoing {
     pub(super) fn append(&mut self, other: &mut Self) {
         if self.parts.is_empty() {
             self.requests += std::mem::take(&mut other.requests);
+            self.keeps_order = std::mem::take(&mut other.keeps_order);
             std::mem::swap(&mut self.parts, &mut other.parts);
             std::mem::swap(&mut self.bytes, &mut other.bytes);
             return;
         }
         self.bytes.extend_from_slice(&other.bytes);
+        self.keeps_order |= other.keeps_order;
         for part in other.parts.drain(..) {
             match part {
                 Part::Bytes(bytes) => self.gathered(bytes),
@@ -76,6 +88,7 @@ impl Outgoing {
     pub(super) fn clear(&mut self) {
         self.parts.clear();
         self.bytes.clear();
+        self.keeps_order = false;
         self.requests = 0;
     }
 
@@ -111,6 +124,7 @@ impl Outgoing {
             *left = left.saturating_sub(sent);
             if *left == 0 {
                 self.parts.pop_front();
+                self.keeps_order &= self.parts.iter().any(|part| matches!(part, Part::Bytes(_)));
             }
         }
     }
@@ -131,31 +145,83 @@ mod tests {
 
     const BLOCK: Request = Request { piece: 1, begin: 0, length: 16_384 };
 
+    /// Sends everything: `m` for a message of nine bytes, `B` for a block, `c` for a choke of five.
+    fn order(mut outgoing: Outgoing) -> String {
+        let mut order = String::new();
+        while let Some((part, _)) = outgoing.first() {
+            match part {
+                Part::Block(_) => {
+                    outgoing.pop_block();
+                    order.push('B');
+                }
+                Part::Bytes(_) => {
+                    let length = 4 + usize::from(outgoing.bytes(4)[3]);
+                    order.push(if length == 5 { 'c' } else { 'm' });
+                    outgoing.advance(length);
+                }
+            }
+        }
+        assert_eq!((outgoing.memory(), outgoing.keeps_order), (0, false));
+        order
+    }
+
+    fn of(order: &str) -> Outgoing {
+        let mut outgoing = Outgoing::default();
+        for what in order.chars() {
+            match what {
+                'B' => outgoing.push_block(BLOCK),
+                'c' => outgoing.push(&Message::Choke),
+                _ => outgoing.push(&Message::Have(1)),
+            }
+        }
+        outgoing
+    }
+
     #[test]
-    fn messages_between_blocks_are_one_part() {
-        let mut first = Outgoing::default();
-        first.push(&Message::Have(1));
+    fn messages_pass_blocks_and_a_choke_passes_none() {
+        assert_eq!(order(of("mBmBm")), "mmmBB");
+        assert_eq!(order(of("mBmcmBm")), "mmBcmBm");
+        assert_eq!(order(of("cBm")), "cBm");
+    }
+
+    #[test]
+    fn chokes_and_blocks_keep_their_order_in_two_halves_too() {
+        let all = "mBmBmcmBBmcm";
+        let but_messages = |order: &str| order.replace('m', "");
+        for at in 0..=all.len() {
+            let (mut first, mut second) = (of(&all[..at]), of(&all[at..]));
+            first.append(&mut second);
+            assert!(second.is_empty());
+            assert_eq!(but_messages(&order(first)), but_messages(all), "cut at {at}");
+        }
+        let mut first = of("B");
+        first.append(&mut of("mB"));
+        assert_eq!(order(first), "mBB");
+    }
+
+    #[test]
+    fn messages_pass_blocks_again_when_the_choke_is_sent() {
+        let mut outgoing = of("BcBB");
+        outgoing.pop_block();
+        outgoing.advance(5);
+        outgoing.push(&Message::Have(1));
+        assert_eq!(order(outgoing), "mBB");
+    }
+
+    #[test]
+    fn a_message_that_is_half_sent_stays_in_front() {
+        let mut first = of("m");
         first.push(&Message::Request(BLOCK));
         first.push_block(BLOCK);
-        first.push(&Message::Have(2));
-        let mut second = Outgoing::default();
-        second.push(&Message::Have(3));
-        second.push_block(BLOCK);
-        first.append(&mut second);
-        assert!(second.is_empty());
-        assert_eq!(first.take_requests(), 1);
-        assert_eq!(first.first(), Some((Part::Bytes(9 + 17), true)));
         first.advance(20);
-        assert_eq!(first.first(), Some((Part::Bytes(6), true)));
+        first.push(&Message::Have(2));
+        assert_eq!(first.take_requests(), 1);
+        assert_eq!(first.first(), Some((Part::Bytes(6 + 9), true)));
         assert_eq!(first.pop_block(), None);
         first.advance(6);
-        assert_eq!(first.pop_block(), Some(BLOCK));
-        assert_eq!(first.first(), Some((Part::Bytes(18), true)));
-        assert_eq!(first.bytes(18)[5..9], 2_u32.to_be_bytes());
-        assert_eq!(first.bytes(18)[14..], 3_u32.to_be_bytes());
-        first.advance(18);
+        assert_eq!(first.bytes(9)[5..9], 2_u32.to_be_bytes());
+        first.advance(9);
         assert_eq!(first.pop_block(), Some(BLOCK));
         assert!(first.is_empty());
-        assert_eq!(first.memory(), 0);
     }
 }
