@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use obt_catalogue::names::{Name, NameArgument, Selector, Target};
+use obt_swarm::PeerStats;
 use obt_wire::metainfo::Metainfo;
 use obt_wire::{InfoHashes, Sha1Hash, Sha256Hash};
 use thiserror::Error;
@@ -202,6 +203,8 @@ pub fn nobody_has(item: &Item) -> String {
 /// How long nobody may have anything for us before a download gives up: connects time out within it, a lease that is
 /// not renewed ends soon after, and a tracker is asked again within it.
 pub const NOBODY: Duration = Duration::from_secs(20);
+/// How long a peer has to be connected to count as one that may have something for us.
+const STAYS: Duration = Duration::from_secs(1);
 /// How long connected peers that have what we want may send nothing at all: longer than the silence after which a
 /// connection is closed, so that a queue at a slow seed is not taken for death.
 pub const NOTHING: Duration = Duration::from_secs(180);
@@ -247,7 +250,11 @@ impl Patience {
             if received > self.received {
                 (self.received, self.moved, self.hope) = (received, now, now);
             }
-            if swarm.peers.iter().any(|peer| !peer.snubbed && (peer.interesting || stats.metainfo.is_none())) {
+            // One that refuses all it is asked for is gone within a moment, and comes back again and again.
+            let promising = |peer: &PeerStats| {
+                !peer.snubbed && peer.connected >= STAYS && (peer.interesting || stats.metainfo.is_none())
+            };
+            if swarm.peers.iter().any(promising) {
                 self.hope = now;
             }
         }

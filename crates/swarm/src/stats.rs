@@ -83,6 +83,8 @@ pub struct PeerStats {
     pub addr: SocketAddr,
     /// Who opened it.
     pub direction: Direction,
+    /// How long it has been there.
+    pub connected: Duration,
     /// Its name for itself.
     pub peer_id: PeerId,
     /// The program it says it is, without control characters; empty where it does not say.

@@ -56,6 +56,7 @@ fn peer_stats(session: &Session, now: Instant) -> PeerStats {
         peer: session.key,
         addr: session.addr,
         direction: session.direction,
+        connected: now.saturating_duration_since(session.joined),
         peer_id: session.peer_id,
         client: session.told.client.clone(),
         pieces: has.count(),
