@@ -44,7 +44,7 @@ pub const OUTBOX_BYTES: usize = 1 << 20;
 /// Bytes in the queue of a connection's writer above which it takes no more from the outbox.
 pub const WRITE_QUEUE_BYTES: usize = 64 << 10;
 /// Bytes that a slow socket holds beyond those that are on their way, more or less: they cannot be taken back when the
-/// peer is choked or another one needs them more.
+/// peer is choked or another one needs them more, and messages wait behind them.
 pub const UNSENT_LEAST: u32 = 16 << 10;
 /// The same of a fast one: some milliseconds of what memory can move, so that it does not wake us all the time.
 pub const UNSENT_MOST: u32 = 1 << 20;

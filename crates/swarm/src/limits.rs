@@ -93,7 +93,7 @@ pub const UNCHOKE_TURN: Duration = Duration::from_secs(30);
 /// Peers unchoked at a time by one who lacks pieces, however slow the upload: others give to those who give much.
 pub const UNCHOKED_LEAST: usize = 16;
 /// Peers unchoked at a time until it is known how fast the upload is, and by a seed however slow it is: with 16, half of
-/// 32 peers wait for a turn of [`UNCHOKE_TURN`] and the last is done 3 to 5 % later (`makespan` of `obt-sim`).
+/// 32 peers wait for a turn of [`UNCHOKE_TURN`], and the last is done 3 % later (`makespan` of `obt-sim`).
 pub const UNCHOKED_FIRST: usize = 40;
 /// Most peers unchoked at a time: beyond it each gets too little.
 pub const UNCHOKED_MOST: usize = 200;
