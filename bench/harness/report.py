@@ -94,7 +94,7 @@ def plain(name: str):
 
 
 def milliseconds(name: str):
-    return lambda record: record[name] * 1000
+    return lambda record: None if record.get(name) is None else record[name] * 1000
 
 
 def percent(name: str):
