@@ -1,5 +1,5 @@
-//! Looks after the log, and after the membership while this member leads: asks [`next_cut`] and [`next_change`], and does
-//! what they say, one at a time.
+//! Looks after the log, after whether this member may stand for election, and after the membership while it leads: asks
+//! [`next_cut`] and [`next_change`], and does what they say, one at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, Weak};
@@ -21,6 +21,7 @@ pub(crate) async fn run(shared: Weak<Shared>, period: Duration) {
     loop {
         beats.tick().await;
         let Some(shared) = shared.upgrade() else { return };
+        shared.raft.runtime_config().elect(!shared.contacts.stands_down() && !shared.is_stopping());
         if let Some(upto) = next_cut(&log_view(&shared)) {
             // It has failed only where openraft has ended, which is told elsewhere.
             let _ = shared.raft.trigger().purge_log(upto).await;

@@ -30,6 +30,8 @@ pub const PROPOSALS: usize = 256;
 pub const PROPOSE: Duration = Duration::from_secs(10);
 /// Who has heard no leader for so long is cut off: it refuses changes at once. Elections take less.
 pub const CUT_OFF: Duration = Duration::from_secs(3);
+/// How long a member does not stand for election after another said that it is no voter.
+pub const STAND_DOWN: Duration = Duration::from_secs(10);
 /// How long a question to the leader may take.
 pub const ASK: Duration = Duration::from_secs(5);
 /// How long a part of a blob or of a snapshot may take.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::Future;
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,17 +23,38 @@ use crate::transport::{LinkError, Transport};
 type RpcError = RPCError<NodeId, Member, RaftError<NodeId>>;
 type SendError = StreamingError<TypeConfig, Fatal<NodeId>>;
 
-/// When each member last answered this one.
+/// When each member last answered this one, and when one last refused it a vote.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Contacts(Arc<Mutex<BTreeMap<NodeId, Instant>>>);
+pub(crate) struct Contacts(Arc<Mutex<Answers>>);
+
+#[derive(Debug, Default)]
+struct Answers {
+    last: BTreeMap<NodeId, Instant>,
+    refused: Option<Instant>,
+}
 
 impl Contacts {
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn note(&self, node: NodeId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(node, Instant::now());
+        self.answers().last.insert(node, Instant::now());
     }
 
     pub(crate) fn last(&self, node: NodeId) -> Option<Instant> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied()
+        self.answers().last.get(&node).copied()
+    }
+
+    /// A member says that this one is no voter.
+    fn note_refused(&self) {
+        self.answers().refused = Some(Instant::now());
+    }
+
+    /// Whether this member should not stand for election: others knew a moment ago that it is no voter any more. openraft
+    /// 0.9 has no pre-vote, so each try in vain raises its term, and every leader that speaks to it has to give way.
+    pub(crate) fn stands_down(&self) -> bool {
+        self.answers().refused.is_some_and(|at| at.elapsed() < limits::STAND_DOWN)
     }
 }
 
@@ -105,7 +126,12 @@ impl RaftNetwork<TypeConfig> for Client {
     async fn vote(&mut self, rpc: VoteRequest<NodeId>, option: RPCOption) -> Result<VoteResponse<NodeId>, RpcError> {
         match self.call(Request::Vote(rpc), Bytes::new(), option.hard_ttl()).await {
             Ok(Reply::Vote(response)) => Ok(response),
-            Ok(Reply::Refused(refusal)) => Err(refused(&refusal)),
+            Ok(Reply::Refused(refusal)) => {
+                if matches!(refusal, Refusal::NotAllowed) {
+                    self.network.contacts.note_refused();
+                }
+                Err(refused(&refusal))
+            }
             Ok(_) => Err(strange()),
             Err(error) => Err(rpc_error(&error)),
         }

@@ -242,6 +242,31 @@ async fn a_voter_that_stays_away_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_was_replaced_while_it_was_cut_off_stands_down_instead_of_raising_its_term() {
+    let mut world = World::new();
+    world.timing.replace_after = Duration::from_millis(1_500);
+    world.found().await;
+    for _ in 0..3 {
+        world.join(0).await;
+    }
+    world.until("three vote", |world| world.voters(0) == 3).await;
+    let leader = world.leader().unwrap();
+    let lost = (0..4).find(|place| *place != leader && world.role(leader, *place) == Some(Role::Voter)).unwrap();
+    let others: Vec<usize> = (0..4).filter(|place| *place != lost).collect();
+    world.cut(&[lost], &others);
+    world.until("another votes in its place", |world| world.role(leader, lost) == Some(Role::Learner)).await;
+    // The leader does not reach it, so it stands for election among others who know better.
+    world.heal();
+    world.cut_one_way(leader, lost);
+    world.until("it stands down", |world| world.at(lost).stands_down()).await;
+    world.heal();
+    world.until("it knows that it is a learner", |world| world.role(lost, lost) == Some(Role::Learner)).await;
+    world.open_to_all(lost).await;
+    world.publish(lost, "a").await.unwrap();
+    world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_is_gone_and_the_last_one_stays() {
     let mut world = World::of(3).await;
     let leader = world.leader().unwrap();
