@@ -39,6 +39,8 @@ struct Process {
     /// Its id in the cluster, when it was last asked.
     id: Option<String>,
     join: Option<String>,
+    /// It lost its state and has no line to join with: started like that it would found a cluster of its own.
+    outside: bool,
 }
 
 /// A member's place: whoever is there has its address, its disk and its clock.
@@ -78,7 +80,10 @@ impl Members {
                 std::thread::sleep(LOOK);
                 continue;
             };
-            member.process().join = Some(line);
+            {
+                let mut process = member.process();
+                (process.join, process.outside) = (Some(line), false);
+            }
             match member.start(&self.network) {
                 Ok(()) => return Ok(()),
                 Err(error) => why = error,
@@ -115,7 +120,7 @@ impl Member {
     fn new(folder: &Path, place: Place, network: &Network) -> Self {
         let disk = Disk::new(folder, &name(place));
         let socket = SocketAddr::new(network.addr(place).into(), TRACKER_PORT);
-        let process = Process { child: None, expected: Expected::MayEnd, id: None, join: None };
+        let process = Process { child: None, expected: Expected::MayEnd, id: None, join: None, outside: false };
         let this = Self { place, disk, socket, folder: folder.to_owned(), process: Mutex::new(process) };
         this.set_clock(0);
         this
@@ -148,6 +153,9 @@ impl Member {
 
     /// Starts it, and waits until it answers; from then on it shall not end.
     pub(crate) fn start(&self, network: &Network) -> Result<(), String> {
+        if self.process().outside {
+            return Err(format!("{} was not let in again", self.name()));
+        }
         self.spawn(network);
         let deadline = Instant::now() + SOON;
         while Instant::now() < deadline {
@@ -347,7 +355,7 @@ impl Member {
         assert!(!self.runs(), "{} runs", self.name());
         fs::remove_dir_all(self.state()).unwrap();
         let mut process = self.process();
-        (process.id, process.join) = (None, None);
+        (process.id, process.join, process.outside) = (None, None, true);
     }
 
     /// The last lines of its log.
