@@ -19,6 +19,7 @@ use support::{DEADLINE, id, now_ms, publish};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 struct Seat {
     linked: Linked,
@@ -27,6 +28,7 @@ struct Seat {
 
 impl Seat {
     async fn start(origin: Origin) -> Self {
+        let founds = matches!(origin, Origin::Found);
         let folder = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let member = Member {
@@ -48,6 +50,11 @@ impl Seat {
         let addresses = config.member.addresses.clone();
         let linked = Linked::start(config, key).await.unwrap();
         linked.listen(listener, addresses).unwrap();
+        if founds {
+            let node = linked.cluster.node();
+            let mut members = linked.cluster.members();
+            timeout(DEADLINE, members.wait_for(|members| members.all.contains_key(&node))).await.unwrap().unwrap();
+        }
         Self { linked, folder }
     }
 
