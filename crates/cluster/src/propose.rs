@@ -228,8 +228,11 @@ pub(crate) async fn read_index(shared: &Shared) -> Result<u64, ClusterFailure> {
 /// At the leader: asks a majority whether it still leads.
 pub(crate) async fn own_read_index(shared: &Shared) -> Result<u64, Refusal> {
     shared.check_leading()?;
+    // A leader that is started again leads on, and openraft does not know then which entries were committed before: it
+    // answers with the last that was applied here. All of them are in its log.
+    let last = shared.raft.metrics().borrow().last_log_index.unwrap_or_default();
     match timeout(limits::ASK, shared.raft.get_read_log_id()).await {
-        Ok(Ok((log_id, _))) => Ok(log_id.map_or(0, |log_id| log_id.index)),
+        Ok(Ok((log_id, _))) => Ok(log_id.map_or(0, |log_id| log_id.index).max(last)),
         Ok(Err(error)) => match error.api_error() {
             Some(openraft::error::CheckIsLeaderError::ForwardToLeader(forward)) => {
                 Err(Refusal::NotLeader(forward.leader_id))
