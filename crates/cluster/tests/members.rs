@@ -142,6 +142,38 @@ async fn who_was_removed_while_it_was_cut_off_finds_that_it_has_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_started_again_behind_its_log_answers_with_no_old_read_index() {
+    let mut world = World::new();
+    // Nobody else is to lead meanwhile.
+    world.timing.election = (Duration::from_secs(60), Duration::from_secs(90));
+    let leader = world.found().await;
+    world.open_to_all(leader).await;
+    let others = [world.join(leader).await, world.join(leader).await];
+    world.until("three vote", |world| world.voters(leader) == 3).await;
+    world.agree().await;
+    world.kill(leader).await;
+    let (catalogue, before) = (world.catalogue(leader), world.catalogue(others[0]).with_extension("before"));
+    std::fs::copy(&catalogue, &before).unwrap();
+    world.restart(leader).await;
+    world.until("it leads again", |world| world.at(leader).status().writable).await;
+    world.publish(others[0], "a").await.unwrap();
+    world.agree().await;
+    let index = world.at(others[0]).read_index().await.unwrap();
+    world.kill(leader).await;
+    // As if it had stopped while it applied that.
+    std::fs::copy(&before, &catalogue).unwrap();
+
+    // The answers by which it finds out what is committed take longer than the question comes after its start.
+    world.set_delay(Duration::from_millis(30));
+    world.restart(leader).await;
+    while world.at(leader).leader().is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert!(world.at(leader).read_index().await.unwrap() >= index);
+    assert_eq!(world.names(leader), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_cut_off_for_longer_than_an_election_refuses_at_once() {
     let world = World::of(3).await;
     world.open_to_all(0).await;
