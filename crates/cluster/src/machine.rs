@@ -47,7 +47,8 @@ type Failure = Arc<str>;
 type Work = Box<dyn FnOnce(&mut Catalogue) + Send>;
 
 enum Job {
-    Store(Arriving),
+    /// Blobs wait in a queue of their own.
+    Store,
     Apply(Vec<Entry>, oneshot::Sender<Result<Vec<Answer>, Failure>>),
     Install(Arc<SnapshotFile>, oneshot::Sender<Result<(), Failure>>),
     Work(Work),
@@ -65,6 +66,7 @@ struct Arriving {
 #[derive(Clone)]
 pub struct Machine {
     jobs: mpsc::Sender<Job>,
+    blobs: mpsc::Sender<Arriving>,
     position: watch::Receiver<Arc<Position>>,
     /// The catalogue's file.
     path: Arc<Path>,
@@ -73,6 +75,7 @@ pub struct Machine {
 /// What the thread works with.
 struct Keeper {
     catalogue: Catalogue,
+    blobs: mpsc::Receiver<Arriving>,
     position: watch::Sender<Arc<Position>>,
     changed: ChangeHook,
     missing: mpsc::Sender<BlobHash>,
@@ -95,13 +98,14 @@ impl Machine {
         let position = Position::decode(&applied.position).map_err(CatalogueError::Malformed)?;
         let (position, watched) = watch::channel(Arc::new(position));
         let (jobs, queue) = mpsc::channel(QUEUE);
+        let (blobs, arrived) = mpsc::channel(QUEUE);
         let (missing, wanted) = mpsc::channel(MISSING);
-        let keeper = Keeper { catalogue, position, changed, missing, fatal, failed: None };
+        let keeper = Keeper { catalogue, blobs: arrived, position, changed, missing, fatal, failed: None };
         thread::Builder::new()
             .name("catalogue".to_owned())
             .spawn(move || keeper.run(queue))
             .map_err(|_| CatalogueError::Damaged("its thread cannot be started"))?;
-        Ok((Self { jobs, position: watched, path: Arc::from(path) }, wanted))
+        Ok((Self { jobs, blobs, position: watched, path: Arc::from(path) }, wanted))
     }
 
     /// How far entries are applied, and the cluster's state there.
@@ -129,7 +133,8 @@ impl Machine {
     /// Stores a blob, with others that wait; it is durable when this returns. None where the catalogue is closed.
     pub(crate) async fn store(&self, blob: Bytes, now_ms: u64) -> Option<Result<(), Arc<CatalogueError>>> {
         let (stored, done) = oneshot::channel();
-        self.jobs.send(Job::Store(Arriving { blob, now_ms, stored })).await.ok()?;
+        self.blobs.send(Arriving { blob, now_ms, stored }).await.ok()?;
+        self.jobs.send(Job::Store).await.ok()?;
         done.await.ok()
     }
 
@@ -161,49 +166,40 @@ impl Machine {
 
 impl Keeper {
     fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        let mut jobs = Vec::with_capacity(QUEUE);
-        while queue.blocking_recv_many(&mut jobs, QUEUE) > 0 {
-            // Blobs first, all of them: whatever waits beside them, no answer depends on which came before.
-            for job in self.store_all(jobs.drain(..)) {
-                match job {
-                    Job::Apply(entries, answer) => {
-                        let answers = self.apply_all(entries);
-                        let _ = answer.send(answers);
-                    }
-                    Job::Install(file, answer) => {
-                        let installed = self.install(&file);
-                        let _ = answer.send(installed);
-                    }
-                    Job::Work(work) => work(&mut self.catalogue),
-                    Job::Store(arriving) => self.store(vec![arriving]),
-                    Job::Close(done) => {
-                        drop(self);
-                        let _ = done.send(());
-                        return;
-                    }
+        while let Some(job) = queue.blocking_recv() {
+            match job {
+                Job::Apply(entries, answer) => {
+                    let answers = self.apply_all(entries);
+                    let _ = answer.send(answers);
+                }
+                Job::Install(file, answer) => {
+                    let installed = self.install(&file);
+                    let _ = answer.send(installed);
+                }
+                Job::Work(work) => work(&mut self.catalogue),
+                Job::Store => self.store_arrived(),
+                Job::Close(done) => {
+                    drop(self);
+                    let _ = done.send(());
+                    return;
                 }
             }
         }
     }
 
-    /// Stores the blobs among these jobs; the other ones.
-    fn store_all(&mut self, jobs: impl Iterator<Item = Job>) -> Vec<Job> {
-        let (mut others, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for job in jobs {
-            match job {
-                Job::Store(arriving) => {
-                    bytes += arriving.blob.len();
-                    batch.push(arriving);
-                }
-                other => others.push(other),
-            }
+    /// Stores all blobs that have arrived: whose turn comes later finds that it is done.
+    fn store_arrived(&mut self) {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for _ in 0..self.blobs.len() {
+            let Ok(arriving) = self.blobs.try_recv() else { break };
+            bytes += arriving.blob.len();
+            batch.push(arriving);
             if bytes >= STORED_BYTES {
                 self.store(std::mem::take(&mut batch));
                 bytes = 0;
             }
         }
         self.store(batch);
-        others
     }
 
     /// Stores blobs in one transaction. Where that fails each has one of its own: one that the disk has no room for is no
