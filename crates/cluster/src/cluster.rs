@@ -257,12 +257,6 @@ impl Cluster {
         status::as_of(&self.shared)
     }
 
-    /// Whether this member does not stand for election, since others said a moment ago that it is no voter.
-    #[must_use]
-    pub fn stands_down(&self) -> bool {
-        self.shared.contacts.stands_down()
-    }
-
     /// The cluster as this member sees it.
     #[must_use]
     pub fn status(&self) -> ClusterStatus {

@@ -115,7 +115,7 @@ pub(crate) fn status(shared: &Shared) -> ClusterStatus {
         Some(_) => shared.heard().is_some_and(|heard| heard.elapsed() <= AWAY),
         None => false,
     };
-    let warnings = if position.cluster.leaving.contains(&shared.node) && !writable {
+    let mut warnings = if position.cluster.leaving.contains(&shared.node) && !writable {
         vec![
             "this member was to leave, and seems to have left: stop it; to come back it joins with another state"
                 .to_owned(),
@@ -123,6 +123,9 @@ pub(crate) fn status(shared: &Shared) -> ClusterStatus {
     } else {
         warnings(&members, metrics.current_leader.is_some(), writable)
     };
+    if shared.contacts.stands_down() {
+        warnings.push("others say that this member votes no more: it does not stand for election".to_owned());
+    }
     ClusterStatus {
         cluster: position.cluster.id.clone(),
         node: shared.node,
