@@ -9,7 +9,7 @@ use obt_swarm::{
     Action, AnnounceEvent, AnnounceReply, AnnounceRequest, CloseReason, Direction, Event, PeerKey, PeerSource, Phase,
     ReadRange, Start, TrackerIndex, TrackerUrl, Verdict, Why, limits,
 };
-use obt_wire::extension::{ExtensionHandshake, ExtensionIds};
+use obt_wire::extension::{ExtensionHandshake, ExtensionIds, dont_have, id};
 use obt_wire::metainfo::Version;
 use obt_wire::peer::{Handshake, Message, Request, Reserved};
 use obt_wire::{BLOCK_SIZE, Bitfield, Block, InfoHash, PeerId, PieceIndex};
@@ -142,6 +142,16 @@ fn who_has_got_a_piece_while_the_news_waited_hears_nothing_of_it() {
     gain(&mut bench, second);
     bench.hear(B, Message::Have(second));
     assert_eq!(told(&bench.wait(limits::HAVE_WAIT)), []);
+}
+
+#[test]
+fn who_loses_a_piece_hears_that_we_have_it() {
+    let mut bench = Bench::of(3, &[1]);
+    bench.join(B, Reserved { extensions: true, ..Reserved::default() }, Direction::Incoming, 2, false);
+    bench.hear(B, Message::Bitfield(Bytes::from_static(&[0xe0])));
+    let lost = |piece| Message::Extended { id: id::LT_DONTHAVE, payload: dont_have(piece).to_vec().into() };
+    assert_eq!(told(&bench.hear(B, lost(1))), [(B, 1)]);
+    assert_eq!(told(&bench.hear(B, lost(2))), [], "we lack it too");
 }
 
 #[test]
