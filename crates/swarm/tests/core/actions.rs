@@ -258,19 +258,19 @@ fn a_block_that_cannot_be_read_is_rejected_and_without_fast_the_peer_is_closed()
 
 #[test]
 fn a_choke_without_fast_frees_the_requests_for_others() {
-    let mut bench = Bench::of(2, &[]);
+    let mut bench = Bench::of(3, &[]);
     bench.join(A, Reserved::default(), Direction::Incoming, 1, false);
-    bench.hear(A, Message::Bitfield(Bytes::from_static(&[0xc0])));
-    assert_eq!(requests(&bench.hear(A, Message::Unchoke)).len(), 4);
+    bench.hear(A, Message::Bitfield(Bytes::from_static(&[0xe0])));
+    assert_eq!(requests(&bench.hear(A, Message::Unchoke)).len(), 6);
     bench.server(B);
     bench.hear(A, Message::Choke);
-    assert!(bench.swarm.snapshot(bench.now).peers.iter().any(|peer| peer.peer == B && peer.requests == 4));
+    assert!(bench.swarm.snapshot(bench.now).peers.iter().any(|peer| peer.peer == B && peer.requests == 6));
     assert!(bench.block(A, 0, 0).contains(&Action::Accept { block: Block { piece: PieceIndex(0), index: 0 } }));
 }
 
 #[test]
 fn a_choke_with_fast_waits_for_the_rejects() {
-    let mut bench = Bench::of(2, &[]);
+    let mut bench = Bench::of(3, &[]);
     let asked = bench.server(A);
     assert!(bench.hear(A, Message::Choke).is_empty());
     assert!(bench.block(A, asked[0].piece, asked[0].begin / BLOCK_SIZE).len() == 1, "one was on the way");

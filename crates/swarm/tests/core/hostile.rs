@@ -452,7 +452,7 @@ fn pieces_without_known_hashes_wait_for_their_layer() {
 
 #[test]
 fn w16_who_sent_a_bad_piece_alone_is_banned_and_refused() {
-    let mut bench = Bench::of(2, &[]);
+    let mut bench = Bench::of(3, &[]);
     bench.server(A);
     bench.block(A, 0, 0);
     bench.block(A, 0, 1);
