@@ -7,9 +7,11 @@ mod support;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use obt_node::config::{NodeConfig, PeerListen, PeerPort};
 use obt_node::disk::{DownloadPlan, OnExisting, Selection};
 use obt_node::hash::{MakeOptions, Watch};
@@ -156,6 +158,20 @@ async fn whoever_reads_an_item_at_rest_wakes_it() {
     assert_eq!(bytes, vec![1; 200_000]);
     drop(reader);
     until(&shared.handle, |stats| is_at_rest(stats)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_that_is_at_rest_again_before_anybody_looks_is_woken_again() {
+    let lab = Lab::new().await;
+    let shared = lab.share(&lab.file("x", 1)).await;
+    until(&shared.handle, |stats| is_at_rest(stats)).await;
+    let mut stats = shared.handle.stats();
+    stats.mark_unchanged();
+    let mut ready = pin!(shared.handle.ready());
+    assert!(ready.as_mut().now_or_never().is_none(), "it is being woken");
+    within(stats.changed()).await.unwrap();
+    until(&shared.handle, |stats| is_at_rest(stats)).await;
+    within(ready).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

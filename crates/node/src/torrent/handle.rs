@@ -113,14 +113,19 @@ impl TorrentHandle {
     pub async fn ready(&self) -> Result<(Arc<Metainfo>, Store), TorrentError> {
         let mut stats = self.ways.stats.clone();
         loop {
-            self.ways.orders.send(Order::Wake.into()).await;
-            let known = stats.wait_for(|stats| stats.metainfo.is_some() && stats.swarm.is_some()).await;
-            let metainfo = known.ok().and_then(|stats| stats.metainfo.clone());
-            // Without storage it has ended, or gone to rest at this very moment.
-            match metainfo.map(|metainfo| (metainfo, self.ways.readers.store())) {
-                Some((metainfo, Some(store))) => return Ok((metainfo, store)),
-                Some((_, None)) if !self.ways.readers.have_ended() => {}
-                _ => break,
+            let (at_rest, metainfo) = {
+                let stats = stats.borrow_and_update();
+                (stats.swarm.is_none(), stats.metainfo.clone())
+            };
+            match (metainfo, self.ways.readers.store()) {
+                (Some(metainfo), Some(store)) if !at_rest => return Ok((metainfo, store)),
+                _ if self.ways.readers.have_ended() => break,
+                // It may go to rest just as it is woken, or wake and be at rest again before we look.
+                _ if at_rest => self.ways.orders.send(Order::Wake.into()).await,
+                _ => {}
+            }
+            if stats.changed().await.is_err() {
+                break;
             }
         }
         // The reason is told a moment after the last of the stats.
