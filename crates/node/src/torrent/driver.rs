@@ -513,8 +513,9 @@ impl Driver {
             Some(answer) => connection.answering(&answer),
             None => connection,
         };
-        self.tasks.spawn(connection.run());
+        // The core first: where it turns the peer away, nothing answers the handshake.
         self.feed(connected(peer));
+        self.tasks.spawn(connection.run());
         true
     }
 

@@ -68,6 +68,8 @@ pub(crate) struct Session {
     pub(crate) v2: bool,
     pub(crate) joined: Instant,
     pub(crate) last_heard: Instant,
+    /// A message came after the handshake: it means to use this connection.
+    pub(crate) has_spoken: bool,
     pub(crate) last_sent: Instant,
     /// Where it could be reached again: what we connected to, or the port that it named.
     pub(crate) listens: Option<SocketAddr>,
@@ -134,6 +136,7 @@ impl Session {
             v2,
             joined: now,
             last_heard: now,
+            has_spoken: false,
             last_sent: now,
             listens: (direction == Direction::Outgoing).then_some(addr),
             other_addresses: Vec::new(),

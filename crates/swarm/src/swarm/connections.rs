@@ -267,7 +267,8 @@ impl Swarm {
 }
 
 /// Which of two connections to the same peer goes; both sides come to the same answer. An old connection that is alive
-/// stays, lest somebody who knows a peer's id cut it off.
+/// stays, lest somebody who knows a peer's id cut it off. What we opened, and the peer has spoken on, stays too, for it may
+/// carry requests already: the peer gets no answer on the one that it opened meanwhile, so that it has nothing to settle.
 fn which_goes(ours: PeerId, old: &Session, new: &Session, now: Instant) -> Goes {
     let young = now.saturating_duration_since(old.joined) < DUPLICATE_YOUNG;
     let alive = now.saturating_duration_since(old.last_heard) < DUPLICATE_YOUNG;
@@ -276,11 +277,14 @@ fn which_goes(ours: PeerId, old: &Session, new: &Session, now: Instant) -> Goes 
         (false, false) => return Goes::Old,
         (true, _) => {}
     }
-    if old.direction == new.direction {
+    match (old.direction, new.direction) {
         // Whoever opened both closes one.
-        return if new.direction == Direction::Outgoing { Goes::New } else { Goes::Neither };
+        (Direction::Outgoing, Direction::Outgoing) => Goes::New,
+        (Direction::Incoming, Direction::Incoming) => Goes::Neither,
+        (Direction::Outgoing, Direction::Incoming) if old.has_spoken => Goes::New,
+        // Neither side knew that the other had called: what the higher id opened stays.
+        (Direction::Outgoing, Direction::Incoming) if ours > new.peer_id => Goes::New,
+        (Direction::Incoming, Direction::Outgoing) if ours < new.peer_id => Goes::New,
+        (Direction::Outgoing, Direction::Incoming) | (Direction::Incoming, Direction::Outgoing) => Goes::Old,
     }
-    let ours_stays = ours > new.peer_id;
-    let new_is_ours = new.direction == Direction::Outgoing;
-    if new_is_ours == ours_stays { Goes::Old } else { Goes::New }
 }

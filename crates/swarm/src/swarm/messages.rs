@@ -21,6 +21,7 @@ impl Swarm {
             return;
         };
         session.last_heard = now;
+        session.has_spoken = true;
         if let Err(Offence(rule)) = self.dispatch(peer, message, now) {
             self.close(peer, CloseReason::Misbehaved(rule), now);
         }

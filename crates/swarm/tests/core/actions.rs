@@ -431,6 +431,18 @@ fn of_two_connections_opened_at_once_both_sides_keep_the_same_one() {
 }
 
 #[test]
+fn a_connection_that_we_opened_and_that_is_in_use_is_not_given_up_for_one_that_comes_in() {
+    for id in [10, 90] {
+        let mut bench = Bench::of(3, &[]);
+        bench.join(A, Reserved::default(), Direction::Outgoing, id, false);
+        bench.hear(A, Message::Unchoke);
+        let actions = bench.join(B, Reserved::default(), Direction::Incoming, id, false);
+        assert_eq!(actions, [Action::Close { peer: B, reason: CloseReason::Duplicate }], "{id}");
+        assert!(bench.is_connected(A), "{id}");
+    }
+}
+
+#[test]
 fn connections_are_bounded_and_useless_ones_make_room() {
     let mut bench = Bench::of(3, &[]);
     for peer in 1..=10 {
