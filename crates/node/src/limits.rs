@@ -39,7 +39,7 @@ pub const PEER_PORTS: u16 = 32;
 /// Batches from connections that wait for their torrent's task. When it is full, connections stop reading.
 pub const INBOX_BATCHES: usize = 256;
 /// Bytes of messages that wait for one connection to take them. A peer past it does not read: it is closed. Far above
-/// what the core has under way with one peer (500 blocks, 2,000 requests) and 100,000 `have`s beside; B-CONN allows 2 MiB.
+/// what the core has under way with one peer (2,000 blocks, 2,000 requests) and 100,000 `have`s beside; B-CONN allows 2 MiB.
 pub const OUTBOX_BYTES: usize = 1 << 20;
 /// Bytes in the queue of a connection's writer above which it takes no more from the outbox.
 pub const WRITE_QUEUE_BYTES: usize = 64 << 10;

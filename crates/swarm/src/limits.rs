@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// Requests of one peer that wait for an answer from us; told as `reqq` (BEP 10). libtorrent takes 2,000, Transmission 500.
-pub const REQUESTS_QUEUED: usize = 500;
+/// Requests of one peer that wait for an answer from us; told as `reqq` (BEP 10): 2.5 Gbit/s over a round trip of 100 ms.
+/// libtorrent takes as many, Transmission 500.
+pub const REQUESTS_QUEUED: usize = 2_000;
 /// Silence after which a connection is closed (BEP 3: keep-alives come every two minutes).
 pub const IDLE: Duration = Duration::from_secs(120);
 /// Silence of ours after which we send a keep-alive: well inside the 120 s of others.
@@ -63,8 +64,11 @@ pub const REQUESTS_FIRST: usize = 8;
 /// Fewest requests in flight to a peer that delivers, however slow: the next block is under way when one has come. With
 /// four, the last of 48 peers that share out 32 MiB of a slow seed is done 3 % later (`makespan` of `obt-sim`).
 pub const REQUESTS_LEAST: usize = 2;
-/// Most requests in flight to a peer that names no limit of its own (libtorrent's and Transmission's usual number).
+/// Most requests in flight to a peer that names no limit of its own (Transmission's usual number).
 pub const REQUESTS_MOST: usize = 500;
+/// Blocks that a peer sends within a round trip above which its path is long and wide, and a lost packet holds up much.
+/// On narrow ones longer queues make a file's last blocks wait at slow peers.
+pub const REQUESTS_WIDE: usize = 16;
 /// How long a full piece waits for others, to be hashed side by side with them: what sixteen of 1 MiB take at 10 Gbit/s.
 pub const VERIFY_WAIT: Duration = Duration::from_millis(16);
 /// Pieces that have to become full in that time for the wait to be worth it: fewer are hashed hardly faster together.
@@ -84,7 +88,7 @@ pub const LATE_FACTOR: u32 = 4;
 /// What is never called late: a disk that spins up takes as long.
 pub const LATE_LEAST: Duration = Duration::from_secs(3);
 /// Requests taken back from a peer that are remembered, so that their blocks are no offence when they come late.
-pub const LATE_REMEMBERED: usize = 2 * REQUESTS_MOST;
+pub const LATE_REMEMBERED: usize = 2 * REQUESTS_QUEUED;
 /// Time between two looks at who is choked (BEP 3).
 pub const RECHOKE: Duration = Duration::from_secs(10);
 /// Time between two optimistic unchokes, and what a seed's peer keeps its slot for (BEP 3: long enough to reciprocate).
@@ -103,7 +107,7 @@ pub const SUSPECT_BLOCKS: usize = 32_768;
 
 /// Requests in a row that were refused for want of room, or because the peer is choked, before it is closed. A peer
 /// that was just choked may have as many on the way as we told it that we take.
-pub const REQUESTS_REFUSED: u32 = 4 * REQUESTS_QUEUED as u32;
+pub const REQUESTS_REFUSED: u32 = 2 * REQUESTS_QUEUED as u32;
 /// Requests outside the torrent, or for pieces that we lack, before a peer is closed (libtorrent's number).
 pub const REQUESTS_INVALID: u32 = 300;
 /// Longest block that we send, bytes: everybody asks for 16 KiB.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use obt_wire::{BLOCK_SIZE, Block};
 
 use crate::limits::{
-    LATE_FACTOR, LATE_LEAST, LATE_REMEMBERED, REQUEST_SLACK, REQUESTS_FIRST, REQUESTS_LEAST, REQUESTS_MOST, SNUB,
-    SNUB_TRICKLE,
+    LATE_FACTOR, LATE_LEAST, LATE_REMEMBERED, REQUEST_SLACK, REQUESTS_FIRST, REQUESTS_LEAST, REQUESTS_MOST,
+    REQUESTS_WIDE, SNUB, SNUB_TRICKLE,
 };
 use crate::rate::SpeedMeter;
 
@@ -187,17 +187,25 @@ impl Pipeline {
         self.last_byte = now;
     }
 
-    /// Sets the depth to what the turn's rate fills in the round trip and the slack, within twice and half of what it was.
+    /// Sets the depth to what the turn's rate fills in the round trip and the slack, within four times and half of what
+    /// it was.
     ///
     /// The rate of a queue that is too short is its depth per round trip, so each turn's goal is longer by the slack:
-    /// it grows until the peer is at its rate, and no further.
+    /// it grows until the peer is at its rate, and no further. TCP multiplies what it sends by less than three in a
+    /// round trip at its start (BBR; others double it), and must never wait for requests meanwhile.
     fn end_turn(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.turn.began);
         if self.turn.filled {
-            let covers = self.quickest.unwrap_or_default() + REQUEST_SLACK;
-            let bytes = u128::from(self.turn.bytes).saturating_mul(covers.as_nanos()) / passed.as_nanos().max(1);
-            let goal = usize::try_from(bytes / u128::from(BLOCK_SIZE)).unwrap_or(usize::MAX).saturating_add(1);
-            let most = (self.depth * 2).min(self.most).max(1);
+            let bytes = self.turn.bytes;
+            let blocks_in = |time: Duration| {
+                let bytes = u128::from(bytes).saturating_mul(time.as_nanos()) / passed.as_nanos().max(1);
+                usize::try_from(bytes / u128::from(BLOCK_SIZE)).unwrap_or(usize::MAX)
+            };
+            let round_trip = self.quickest.unwrap_or_default();
+            // Behind a lost packet everything waits for another round trip or two, and the peer must not run dry.
+            let lost = if blocks_in(round_trip) >= REQUESTS_WIDE { 2 * round_trip } else { Duration::ZERO };
+            let goal = blocks_in(round_trip + lost + REQUEST_SLACK).saturating_add(1);
+            let most = (self.depth * 4).min(self.most).max(1);
             let least = (self.depth / 2).max(REQUESTS_LEAST).min(most);
             self.depth = goal.clamp(least, most);
         }
@@ -294,6 +302,7 @@ mod tests {
     use obt_wire::PieceIndex;
 
     use super::*;
+    use crate::limits::REQUESTS_QUEUED;
 
     fn start() -> Instant {
         #[expect(clippy::disallowed_methods, reason = "a moment to count from")]
@@ -315,11 +324,13 @@ mod tests {
         busy: Instant,
         flying: VecDeque<(Instant, Block)>,
         next: u32,
+        /// One block in so many loses a packet, which comes a round trip later; what is behind it waits (TCP).
+        loses: Option<u32>,
     }
 
     impl Link {
         fn new(rate: u64, rtt: Duration, now: Instant) -> Self {
-            Self { rate, rtt, busy: now, flying: VecDeque::new(), next: 0 }
+            Self { rate, rtt, busy: now, flying: VecDeque::new(), next: 0, loses: None }
         }
 
         fn fill(&mut self, pipeline: &mut Pipeline, now: Instant) {
@@ -327,7 +338,10 @@ mod tests {
                 pipeline.sent(block(self.next), now);
                 let service = Duration::from_nanos(u64::from(BLOCK_SIZE) * 1_000_000_000 / self.rate);
                 self.busy = self.busy.max(now + self.rtt / 2) + service;
-                self.flying.push_back((self.busy + self.rtt / 2, block(self.next)));
+                let lost = self.loses.is_some_and(|each| self.next.is_multiple_of(each));
+                let comes = self.busy + if lost { self.rtt * 3 / 2 } else { self.rtt / 2 };
+                let before = self.flying.back().map_or(comes, |(before, _)| *before);
+                self.flying.push_back((comes.max(before), block(self.next)));
                 self.next += 1;
             }
         }
@@ -354,6 +368,26 @@ mod tests {
         link.run(&mut pipeline, now, ms(3_000));
         let bytes = link.run(&mut pipeline, now + ms(3_000), ms(5_000));
         assert!(bytes >= 12_500_000 * 5 * 95 / 100, "{bytes}");
+    }
+
+    #[test]
+    fn f31_a_long_wide_path_that_loses_packets_is_filled() {
+        let now = start();
+        let mut pipeline = Pipeline::new(now);
+        pipeline.set_most(REQUESTS_QUEUED);
+        let mut link = Link { loses: Some(9), ..Link::new(15_000_000, ms(200), now) };
+        link.run(&mut pipeline, now, ms(5_000));
+        let bytes = link.run(&mut pipeline, now + ms(5_000), ms(5_000));
+        assert!(bytes >= 15_000_000 * 5 * 90 / 100, "{bytes}");
+    }
+
+    #[test]
+    fn a_queue_outgrows_what_tcp_sends_in_its_first_round_trips() {
+        let now = start();
+        let mut pipeline = Pipeline::new(now);
+        let mut link = Link::new(1_000_000_000, ms(100), now);
+        link.run(&mut pipeline, now, ms(350));
+        assert!(pipeline.outstanding() > REQUESTS_FIRST * 40, "{}", pipeline.outstanding());
     }
 
     #[test]

@@ -52,7 +52,7 @@ fn the_extension_handshake_comes_first_and_tells_about_us() {
         ids: ExtensionIds::OURS,
         port: Some(7_000),
         client: Some("obt".into()),
-        request_queue: Some(500),
+        request_queue: Some(2_000),
         your_ip: Some(addr(1).ip()),
         metadata_size: Some(metainfo.info.bytes.len() as u32),
         ..ExtensionHandshake::default()
