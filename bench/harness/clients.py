@@ -31,11 +31,12 @@ class Client:
     """`download` and `seed` return the command; it is ready to be spawned, with all files it needs written.
 
     `ends` says how a download tells that it is complete: "exit" (the process ends) or "hook" (it runs, or is, something
-    that writes a line to `seat.hook`)."""
+    that writes a line to `seat.hook`). One that does not `store` leaves nothing to compare."""
 
     name = program = ""
     protocols = ("v1",)
     ends = "hook"
+    stores = True
     settings = ""
 
     def __init__(self, seat: Seat):
@@ -140,6 +141,14 @@ class Libtorrent(Client):
                 f"{seat.address}:{seat.port}", *([] if seeding else ["--hook", seat.hook])]
 
 
+class LibtorrentDefaults(Libtorrent):
+    name = "libtorrent defaults"
+    settings = "defaults, TCP alone"
+
+    def command(self, seeding):
+        return [*super().command(seeding), "--defaults"]
+
+
 class Aria2(Client):
     name, program = "aria2", "aria2c"
     settings = "disk cache 64 MiB, no preallocation, unlimited peers, no request-speed threshold"
@@ -237,6 +246,25 @@ WebUI\\Enabled=false
                 "--add-paused=false", seat.torrent]
 
 
+class Iperf3(Client):
+    """No client: as many bytes over one TCP connection, from memory to memory."""
+
+    name = program = "iperf3"
+    ends = "exit"
+    stores = False
+    settings = "one connection, nothing hashed or stored"
+    server = ("10.99.0.10", 5_201)
+
+    def holds_all(self, tracker):
+        return b"listening" in (self.seat.work / "stdout").read_bytes()
+
+    def command(self, seeding):
+        address, port = self.server
+        if seeding:
+            return ["iperf3", "--server", "--one-off", "--forceflush", "--bind", address, "--port", port]
+        return ["iperf3", "--client", address, "--port", port, "--reverse", "--bytes", self.seat.payload.stat().st_size]
+
+
 class SpeedOfLight(Client):
     """No client: processes that send pieces of a file, and one that receives, hashes and stores them."""
 
@@ -268,4 +296,5 @@ class SpeedOfLight(Client):
                 "pwrite"]
 
 
-CLIENTS = {client.name: client for client in (Obt, ObtByName, Libtorrent, Aria2, Rqbit, Transmission, QBittorrent, SpeedOfLight)}
+CLIENTS = {client.name: client for client in (Obt, ObtByName, Libtorrent, LibtorrentDefaults, Aria2, Rqbit, Transmission,
+                                              QBittorrent, Iperf3, SpeedOfLight)}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness import payloads
 from harness.clients import CLIENTS, Seat
+from harness.long_link import LongLink
 from harness.measure import Group, Machine, WarmMemory
 from harness.tracker import Tracker
 from processes import Process, wait_until
@@ -31,11 +32,11 @@ class Failed(Exception):
 
 def main():
     plan = json.load(sys.stdin)
-    prepare_network()
+    link = prepare_network(plan)
     groups = {role: Group(f"{plan['group']}-{role}") for role in ("download", "seed")}
     started = []
     try:
-        record = run(plan, groups, started)
+        record = run(plan, groups, started, link)
     except Failed as failed:
         record = {"failed": str(failed)}
     except AssertionError as waited:
@@ -45,16 +46,21 @@ def main():
             process.stop(seconds=5)
         for group in groups.values():
             group.close()
+        if link:
+            link.close()
     json.dump(record, sys.stdout)
 
 
-def prepare_network():
-    ip = ["link set lo up", *(f"address add {address}/32 dev lo" for address in
-                              (payloads.TRACKER_ADDRESS, DOWNLOADER[0], *(address for address, _ in SEEDERS)))]
+def prepare_network(plan):
+    """All addresses are here, but that of a downloader behind a link: then the link is returned."""
+    link = plan.get("link")
+    here = [payloads.TRACKER_ADDRESS, *([] if link else [DOWNLOADER[0]]), *(address for address, _ in SEEDERS)]
+    ip = ["link set lo up", *(f"address add {address}/32 dev lo" for address in here)]
     subprocess.run(["ip", "-batch", "-"], input="\n".join(ip).encode(), check=True)
+    return LongLink(f"{plan['group']}-far", DOWNLOADER[0], **link) if link else None
 
 
-def run(plan, groups, started) -> dict:
+def run(plan, groups, started, link) -> dict:
     work, source = Path(plan["work"]), Path(plan["payload"])
     seats = {port: address for address, port in (DOWNLOADER, *SEEDERS)}
     tracker = Tracker(payloads.TRACKER_ADDRESS, payloads.TRACKER_PORT, seats)
@@ -63,7 +69,7 @@ def run(plan, groups, started) -> dict:
     seat = take_seat(plan, "download", DOWNLOADER, work / "got")
     seat.folder.mkdir()
     client = CLIENTS[plan["downloader"]](seat)
-    command = client.download()
+    command = link.within(client.download()) if link else client.download()
     hook = open_hook(seat) if client.ends == "hook" else None
     os.sync()
     warm = WarmMemory(work, plan["warm"])
@@ -75,7 +81,7 @@ def run(plan, groups, started) -> dict:
     wall = await_end(process, hook, groups.values(), began, plan)
     used = {role: group.cpu_seconds() for role, group in groups.items()}
     record = machine.since(used["download"] + used["seed"] - seeders_before)
-    equal = await_equal(source, seat.folder / source.name, began, process)
+    equal = await_equal(source, seat.folder / source.name, began, process) if client.stores else None
     # All that the client does until it has ended is its cost.
     process.stop(seconds=20)
     announced = tracker.first_announce.get(DOWNLOADER[1])
