@@ -99,8 +99,13 @@ impl Output {
 
     /// A sentence for people; never data. Failing to talk is no failure.
     pub(crate) fn talk(self, text: impl fmt::Display) {
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        tell_line(&text);
     }
+}
+
+/// One write: lines of several programs at one terminal, or in one log, stay whole. Standard error has no buffer.
+fn tell_line(text: &impl fmt::Display) {
+    let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
 }
 
 fn checked(written: io::Result<()>) -> anyhow::Result<()> {
@@ -121,10 +126,9 @@ pub(crate) fn tell(error: &anyhow::Error, json: bool) -> Status {
         let body = serde_json::json!({"error": {"message": sentence, "hint": hint, "exit": status.code()}});
         let _ = writeln!(io::stdout().lock(), "{body}");
     }
-    let mut err = io::stderr().lock();
-    let _ = writeln!(err, "error: {}", plain(&sentence));
+    tell_line(&format_args!("error: {}", plain(&sentence)));
     if let Some(hint) = hint {
-        let _ = writeln!(err, "hint: {}", plain(hint));
+        tell_line(&format_args!("hint: {}", plain(hint)));
     }
     status
 }
