@@ -32,7 +32,7 @@ class Failed(Exception):
 
 def main():
     plan = json.load(sys.stdin)
-    link = prepare_network(plan)
+    link = prepare_network(plan.get("link"), f"{plan['group']}-far")
     groups = {role: Group(f"{plan['group']}-{role}") for role in ("download", "seed")}
     started = []
     try:
@@ -51,13 +51,12 @@ def main():
     json.dump(record, sys.stdout)
 
 
-def prepare_network(plan):
-    """All addresses are here, but that of a downloader behind a link: then the link is returned."""
-    link = plan.get("link")
+def prepare_network(link=None, name: str = ""):
+    """All addresses are here, but that of a downloader behind a link: its namespace is `name`, and the link is returned."""
     here = [payloads.TRACKER_ADDRESS, *([] if link else [DOWNLOADER[0]]), *(address for address, _ in SEEDERS)]
     ip = ["link set lo up", *(f"address add {address}/32 dev lo" for address in here)]
     subprocess.run(["ip", "-batch", "-"], input="\n".join(ip).encode(), check=True)
-    return LongLink(f"{plan['group']}-far", DOWNLOADER[0], **link) if link else None
+    return LongLink(name, DOWNLOADER[0], **link) if link else None
 
 
 def run(plan, groups, started, link) -> dict:
