@@ -36,6 +36,11 @@ impl Departed {
         }
     }
 
+    /// Takes that a client is here again: news from before it left are older than what is known of it.
+    pub(super) fn came_back(&mut self, client: &NoteKey) {
+        self.left.remove(client);
+    }
+
     /// Whether a client left after it was heard of at this second.
     pub(super) fn has_left(&self, client: &NoteKey, heard: i32) -> bool {
         self.left.get(client).is_some_and(|(left, _)| heard <= *left)
@@ -93,6 +98,18 @@ mod tests {
         assert!(departed.has_left(&client(1), 20), "it left again since");
         departed.expire(i64::from(OLDEST_NEWS) + 21);
         assert_eq!((departed.has_left(&client(1), 20), departed.len()), (false, 0));
+    }
+
+    #[test]
+    fn who_came_back_is_not_told_to_have_left() {
+        let mut departed = Departed::default();
+        departed.note(client(1), 10, Source::Here);
+        departed.note(client(2), 10, Source::Here);
+        departed.came_back(&client(1));
+        assert_eq!(departed.own(None).collect::<Vec<_>>(), [(&client(2), 10)]);
+        departed.note(client(1), 12, Source::Here);
+        departed.expire(i64::from(OLDEST_NEWS) + 11);
+        assert!(departed.has_left(&client(1), 12), "it left again since");
     }
 
     #[test]

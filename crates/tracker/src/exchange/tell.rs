@@ -74,8 +74,10 @@ impl Exchange {
                     }
                 }
             }
-            if last.said == Said::Stopped {
-                self.departed.note(last.key(), last.at, Source::Here);
+            match last.said {
+                Said::Stopped => self.departed.note(last.key(), last.at, Source::Here),
+                Said::Alive | Said::Completed => self.departed.came_back(&last.key()),
+                Said::Ceded(_) => {}
             }
             self.log.push(Entry::Peer(last));
         }

@@ -197,6 +197,22 @@ fn stats(seeds: u32, leechers: u32, completed: u32) -> SwarmStats {
 }
 
 #[test]
+fn who_starts_anew_is_told_of_a_client_that_left_and_came_back() {
+    let mut cluster = Cluster::new(3);
+    for standing in [Standing::Leecher, Standing::Stopped, Standing::Leecher] {
+        cluster.announce(1, "10.0.0.1:1000", standing, false);
+        cluster.pass(50);
+    }
+    assert_eq!(cluster.known(3), ["10.0.0.1:1000-"]);
+    cluster.kill(3);
+    cluster.start(3);
+    cluster.link(3, 1);
+    cluster.link(3, 2);
+    cluster.pass(20);
+    assert_eq!(cluster.known(3), ["10.0.0.1:1000-"]);
+}
+
+#[test]
 fn whoever_asks_any_member_is_told_of_everybody_within_two_seconds() {
     let mut cluster = Cluster::new(3);
     cluster.announce(1, "10.0.0.1:1", Standing::Seed, false);
