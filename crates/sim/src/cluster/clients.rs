@@ -109,6 +109,22 @@ impl Cluster {
         }
     }
 
+    /// A stock client that left, or died, is started again at its address.
+    pub fn come_back(&mut self) {
+        let is_away = |peer: &Peer| {
+            // Seconds are as fine as members tell.
+            let is_over = peer.left.is_none_or(|(.., left)| self.now - left >= Duration::from_secs(2));
+            peer.kind == Kind::Stock && !peer.alive && is_over
+        };
+        let away: Vec<usize> = (0..self.peers.len()).filter(|peer| is_away(&self.peers[*peer])).collect();
+        let Some(number) = self.rng.choice(away) else {
+            return;
+        };
+        let peer = &mut self.peers[number];
+        (peer.alive, peer.left) = (true, None);
+        self.later(Duration::ZERO, Happening::Announce(number));
+    }
+
     fn knows_lease(&self, member: usize, peer: usize) -> bool {
         let leases = self.seats[member].as_ref().and_then(|seat| seat.store.leases.as_ref());
         leases.is_some_and(|leases| leases.iter().any(|lease| lease.peer_id() == lease_of(peer)))
