@@ -141,14 +141,6 @@ class Libtorrent(Client):
                 f"{seat.address}:{seat.port}", *([] if seeding else ["--hook", seat.hook])]
 
 
-class LibtorrentDefaults(Libtorrent):
-    name = "libtorrent defaults"
-    settings = "defaults, TCP alone"
-
-    def command(self, seeding):
-        return [*super().command(seeding), "--defaults"]
-
-
 class Aria2(Client):
     name, program = "aria2", "aria2c"
     settings = "disk cache 64 MiB, no preallocation, unlimited peers, no request-speed threshold"
@@ -296,5 +288,5 @@ class SpeedOfLight(Client):
                 "pwrite"]
 
 
-CLIENTS = {client.name: client for client in (Obt, ObtByName, Libtorrent, LibtorrentDefaults, Aria2, Rqbit, Transmission,
-                                              QBittorrent, Iperf3, SpeedOfLight)}
+CLIENTS = {client.name: client for client in (Obt, ObtByName, Libtorrent, Aria2, Rqbit, Transmission, QBittorrent, Iperf3,
+                                              SpeedOfLight)}

@@ -80,8 +80,7 @@ def main():
     name, address, delay_ms, loss = sys.argv[1:]
     ends = [tun("near"), tun("far")]
     run_all("ip link set near up", f"ip route add {address} dev near",
-            f"ip link set far netns {name}", f"ip -n {name} address add {address} dev far", f"ip -n {name} link set far up",
-            f"ip -n {name} route add 10.99.0.0/24 dev far")
+            f"ip link set far netns {name}", f"ip -n {name} address add {address}/24 dev far", f"ip -n {name} link set far up")
     print("ready", flush=True)
     carry(ends, float(delay_ms) / 1000, float(loss))
 
