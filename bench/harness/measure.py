@@ -17,6 +17,18 @@ def cgroup_root():
     return None
 
 
+def forget(name: str):
+    """Removes the control groups of a run that was ended; their processes end a moment after it."""
+    root = cgroup_root()
+    for folder in root.glob(f"{name}-*") if root else ():
+        for _ in range(50):
+            try:
+                folder.rmdir()
+                break
+            except OSError:
+                time.sleep(0.1)
+
+
 class Group:
     """The processes of one role in a run, and what they use together.
 

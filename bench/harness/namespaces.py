@@ -40,6 +40,12 @@ class Namespace:
         subprocess.run(["ip", "netns", "del", self.name], capture_output=True)
 
 
+def forget(group: str):
+    """Removes what a run that was ended has left: the names of its machines outlive its processes."""
+    for path in Path("/run/netns").glob(f"{group}-*"):
+        subprocess.run(["ip", "netns", "del", path.name], capture_output=True)
+
+
 def received() -> dict:
     """Bytes that came through each machine's downlink so far, by `Namespace.port`."""
     lines = [line.partition(":") for line in Path("/proc/self/net/dev").read_text().splitlines()]

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import BENCH, payloads, report
+from harness import BENCH, measure, namespaces, payloads, report
 from harness.clients import CLIENTS
 
 GIB = 1 << 30
@@ -116,7 +116,7 @@ def run(arguments, plan) -> dict:
     load = os.getloadavg()[0]
     command = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-m",
                plan.get("module", "harness.one_run")]
-    # Who is told to end leaves nothing behind: neither limits nor copies of gigabytes.
+    # Who is told to end leaves nothing behind: neither limits, nor machines, nor groups, nor copies of gigabytes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with alone(), dirty_limits(4 * GIB, 8 * GIB):
@@ -124,6 +124,9 @@ def run(arguments, plan) -> dict:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
+    finally:
+        namespaces.forget(plan["group"])
+        measure.forget(plan["group"])
     record = json.loads(done.stdout) if done.returncode == 0 else {"failed": f"the harness ended with {done.returncode}"}
     if "failed" in record:
         print(f"logs in {work}", file=sys.stderr)
