@@ -1,7 +1,7 @@
 //! A member of a cluster, as the rest of the program sees it. A tracker alone is a cluster of one.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -101,6 +101,7 @@ impl Cluster {
             folder,
             began: Instant::now(),
             heard: Mutex::default(),
+            installing: AtomicUsize::default(),
             fresh: Mutex::default(),
             leading: Mutex::default(),
             description: watch::Sender::new(member),
@@ -234,8 +235,8 @@ impl Cluster {
             match timeout(patience, &mut joined).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(why)) => return Err(StartError::NotLetIn(why)),
-                // The leader speaks to it: it is in, and a large catalogue is on its way.
-                Err(_) if self.shared.was_heard_within(patience) => {}
+                // The leader speaks to it: it is in, and a large catalogue is on its way, or being taken over.
+                Err(_) if self.shared.was_heard_within(patience) || self.shared.is_installing() => {}
                 Err(_) => {
                     let last = self.shared.refused.borrow().as_ref().map(|said| said.why.clone());
                     let why = last.unwrap_or_else(|| "the cluster has not let this member in yet".to_owned());

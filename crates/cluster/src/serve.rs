@@ -169,6 +169,7 @@ async fn snapshot(shared: &Shared, from: NodeId, part: SnapshotPart, body: Bytes
         return Ok(Reply::Snapshot { vote: part.vote, have: part.facts.bytes });
     }
     shared.note_heard();
+    let _installing = shared.install();
     let (vote, bytes) = (part.vote, part.facts.bytes);
     let (file, position) = match shared.inbox.take(from, &part, body).await? {
         Taken::Partly(have) => return Ok(Reply::Snapshot { vote, have }),

@@ -1,7 +1,7 @@
 //! What the tasks of one member share.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) began: Instant,
     /// When a leader was last heard, one that others may have replaced; at a leader, when a majority was.
     pub(crate) heard: Mutex<Option<Instant>>,
+    /// How many snapshots are being checked and installed: the leader is not heard meanwhile, however long that takes.
+    pub(crate) installing: AtomicUsize,
     /// What was acknowledged anywhere before then is applied here.
     pub(crate) fresh: Mutex<Option<Instant>>,
     /// Since when this member leads.
@@ -62,6 +64,15 @@ pub(crate) struct Proposed {
     pub(crate) id: CommandId,
     pub(crate) command: Command,
     pub(crate) answer: oneshot::Sender<Result<Outcome, Refusal>>,
+}
+
+/// See [`Shared::install`].
+pub(crate) struct Installing<'a>(&'a AtomicUsize);
+
+impl Drop for Installing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Shared {
@@ -106,6 +117,16 @@ impl Shared {
     /// What was acknowledged before then is applied here, as far as that is known.
     pub(crate) fn fresh(&self) -> Option<Instant> {
         *self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A snapshot that came in whole is checked and installed, until what is returned is dropped.
+    pub(crate) fn install(&self) -> Installing<'_> {
+        self.installing.fetch_add(1, Ordering::Relaxed);
+        Installing(&self.installing)
+    }
+
+    pub(crate) fn is_installing(&self) -> bool {
+        self.installing.load(Ordering::Relaxed) > 0
     }
 
     /// Whether a leader spoke to this member of late.
