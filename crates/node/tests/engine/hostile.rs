@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use obt_node::config::NodeConfig;
 use obt_node::node::Node;
 use obt_wire::merkle::block_hash;
-use obt_wire::peer::{HashRequest, Message};
+use obt_wire::peer::{Handshake, HashRequest, Message};
 use obt_wire::{InfoHash, Sha256Hash};
 
 use crate::raw_peer::{HAVE, RawPeer, frame, handshake};
@@ -72,6 +72,22 @@ async fn w03_an_unknown_torrent_is_closed_without_a_byte() {
         peer.send(&[length]).await;
         assert!(peer.until_closed().await.is_empty());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn w04_who_is_turned_away_by_its_name_is_not_answered() {
+    let item = item();
+    let seeder = seeder(&item).await;
+    let ours = handshake(item.metainfo.info.hashes.primary());
+    let mut peer = RawPeer::connect(at(&seeder)).await;
+    peer.send(&ours.encode()).await;
+    let theirs = peer.hear_handshake().await;
+    for _ in 0..100 {
+        let mut itself = RawPeer::connect(at(&seeder)).await;
+        itself.send(&Handshake { peer_id: theirs.peer_id, ..ours }.encode()).await;
+        assert!(itself.until_closed().await.is_empty());
+    }
+    assert_serves(&seeder, &item).await;
 }
 
 #[tokio::test]

@@ -30,10 +30,14 @@ impl RawPeer {
     pub(crate) async fn greet_about(addr: SocketAddr, info_hash: InfoHash) -> Self {
         let mut peer = Self::connect(addr).await;
         peer.send(&handshake(info_hash).encode()).await;
-        let mut answer = [0; Handshake::LEN];
-        within(peer.socket.read_exact(&mut answer)).await.unwrap();
-        Handshake::decode(&answer).unwrap();
+        peer.hear_handshake().await;
         peer
+    }
+
+    pub(crate) async fn hear_handshake(&mut self) -> Handshake {
+        let mut answer = [0; Handshake::LEN];
+        within(self.socket.read_exact(&mut answer)).await.unwrap();
+        Handshake::decode(&answer).unwrap()
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
