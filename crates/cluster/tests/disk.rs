@@ -5,13 +5,15 @@
 mod support;
 
 use std::path::Path;
+use std::time::Duration;
 
 use obt_catalogue::{Catalogue, CatalogueError, Command, Envelope, PublishPolicy};
 use obt_cluster::log::{Beginning, Identity, LogError, LogFile};
 use obt_cluster::raft::Proposal;
 use obt_cluster::{FatalError, Origin, StartError};
 use openraft::Vote;
-use support::{World, id};
+use support::{DEADLINE, World, id};
+use tokio::time::timeout;
 
 fn beginning() -> Beginning {
     let identity = Identity { node: 7, cluster: "c".to_owned(), joining: None };
@@ -97,6 +99,36 @@ async fn a_catalogue_from_before_there_were_clusters_goes_on_as_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_takes_over_a_catalogue_for_longer_than_its_patience_is_not_given_up() {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let mut world = World::new();
+    let one = world.seat();
+    let mut catalogue = Catalogue::open(&world.catalogue(one)).unwrap();
+    let open = Envelope::new(id(), 1, Command::SetPublishPolicy { policy: PublishPolicy::Open });
+    catalogue.apply(&[open]).unwrap();
+    drop(catalogue);
+    // What was there before its log began comes to others in one piece.
+    world.start(one, world.config(one, Origin::Found)).await.unwrap();
+    world.publish(one, "a").await.unwrap();
+    let line = world.at(one).invite(Duration::from_secs(60)).await.unwrap();
+    let two = world.seat();
+    world.set_delay(Duration::from_millis(10));
+    world.start(two, world.config(two, Origin::Join(line))).await.unwrap();
+    let joiner = world.at(two);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let busy = tokio::spawn({
+        let joiner = joiner.clone();
+        async move { joiner.work(move |_| drop(held.recv())).await }
+    });
+    let mut joined = tokio::spawn(async move { joiner.joined(PATIENCE).await });
+    assert!(timeout(4 * PATIENCE, &mut joined).await.is_err(), "it waits for its own disk");
+    drop(release);
+    timeout(DEADLINE, joined).await.unwrap().unwrap().unwrap();
+    busy.await.unwrap();
+    assert_eq!(world.names(two), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn f64_a_member_whose_log_is_gone_does_not_go_on() {
     let mut world = World::of(3).await;
     world.open_to_all(0).await;
@@ -112,7 +144,7 @@ async fn f64_a_member_whose_log_is_gone_does_not_go_on() {
     assert!(matches!(error, StartError::Mismatch(_)) && error.to_string().contains("this member's vote"), "{error}");
     let error = world.start(1, obt_cluster::Config { origin: Origin::Join(String::new()), ..config.clone() }).await;
     assert!(matches!(error, Err(StartError::JoinLine)));
-    let line = world.at(0).invite(std::time::Duration::from_secs(9)).await.unwrap();
+    let line = world.at(0).invite(Duration::from_secs(9)).await.unwrap();
     let error = world.start(1, obt_cluster::Config { origin: Origin::Join(line), ..config.clone() }).await;
     assert!(error.unwrap_err().to_string().contains("holds names already"));
 
