@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from harness.namespaces import run_all
+from harness.namespaces import Place, run_all
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x1, 0x1000
 # A queue that is never full: what is lost is lost by chance.
@@ -23,24 +23,19 @@ QUEUE = 20_000
 TURN = 64
 
 
-class LongLink:
+class LongLink(Place):
     """Makes the namespace `name`, where `address` is all that there is; it reaches 10.99.0.0/24 through the link."""
 
     def __init__(self, name: str, address: str, delay_ms: float, loss: float):
-        self.name = name
-        run_all(f"ip netns add {name}", f"ip -n {name} link set lo up")
+        super().__init__(name)
         words = [sys.executable, "-m", "harness.long_link", name, address, str(delay_ms), str(loss)]
         self.carrier = subprocess.Popen(words, stdout=subprocess.PIPE)
         self.carrier.stdout.readline()
 
-    def within(self, words) -> list:
-        """The command that runs `words` at the far end; its process is theirs."""
-        return ["nsenter", f"--net=/run/netns/{self.name}", *map(str, words)]
-
     def close(self):
         self.carrier.kill()
         self.carrier.wait()
-        subprocess.run(["ip", "netns", "del", self.name], capture_output=True)
+        super().close()
 
 
 def tun(name: str) -> int:

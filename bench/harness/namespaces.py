@@ -12,13 +12,28 @@ def bridge(address: str):
             f"ip address add {address}/24 dev hub")
 
 
-class Namespace:
+class Place:
+    """A network namespace by its name."""
+
+    def __init__(self, name: str):
+        self.name = name
+        run_all(f"ip netns add {name}", f"ip -n {name} link set lo up")
+
+    def within(self, words) -> list:
+        """The command that runs `words` there; its process is theirs."""
+        return ["nsenter", f"--net=/run/netns/{self.name}", *map(str, words)]
+
+    def close(self):
+        remove(self.name)
+
+
+class Namespace(Place):
     """One machine: 10.99.0.`number`, with an uplink and a downlink of so many Mbit/s. Every sender in it uses cubic."""
 
     def __init__(self, name: str, number: int, up: float, down: float):
-        self.name, self.address, self.port = name, f"10.99.0.{number}", f"p{number}"
-        run_all(f"ip netns add {self.name}", f"ip -n {self.name} link set lo up",
-                f"ip link add {self.port} type veth peer name eth0 netns {self.name}", f"ip link set {self.port} master hub",
+        super().__init__(name)
+        self.address, self.port = f"10.99.0.{number}", f"p{number}"
+        run_all(f"ip link add {self.port} type veth peer name eth0 netns {self.name}", f"ip link set {self.port} master hub",
                 f"ip -n {self.name} address add {self.address}/24 dev eth0")
         for where, tc, device, mbit in ((f"-n {self.name}", f"ip netns exec {self.name} tc", "eth0", up),
                                         ("", "tc", self.port, down)):
@@ -27,23 +42,20 @@ class Namespace:
                     f"{tc} qdisc add dev {device} root tbf rate {mbit}mbit burst 16000 limit {queue(mbit)}")
         run_all(f"ip netns exec {self.name} sysctl -qw net.ipv4.tcp_congestion_control=cubic")
 
-    def within(self, words) -> list:
-        """The command that runs `words` there; its process is theirs."""
-        return ["nsenter", f"--net=/run/netns/{self.name}", *map(str, words)]
-
     def sent(self) -> int:
         """Bytes, headers included."""
         text = subprocess.run(["ip", "-n", self.name, "-s", "-j", "link", "show", "eth0"], capture_output=True, check=True)
         return json.loads(text.stdout)[0]["stats64"]["tx"]["bytes"]
 
-    def close(self):
-        subprocess.run(["ip", "netns", "del", self.name], capture_output=True)
+
+def remove(name: str):
+    subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
 def forget(group: str):
     """Removes what a run that was ended has left: the names of its machines outlive its processes."""
     for path in Path("/run/netns").glob(f"{group}-*"):
-        subprocess.run(["ip", "netns", "del", path.name], capture_output=True)
+        remove(path.name)
 
 
 def received() -> dict:

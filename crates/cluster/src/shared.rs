@@ -45,7 +45,8 @@ pub(crate) struct Shared {
     pub(crate) began: Instant,
     /// When a leader was last heard, one that others may have replaced; at a leader, when a majority was.
     pub(crate) heard: Mutex<Option<Instant>>,
-    /// How many snapshots are being checked and installed: the leader is not heard meanwhile, however long that takes.
+    /// Parts of snapshots that are being taken. After the last one the whole is checked and installed, and nobody is heard
+    /// meanwhile, however long that takes.
     pub(crate) installing: AtomicUsize,
     /// What was acknowledged anywhere before then is applied here.
     pub(crate) fresh: Mutex<Option<Instant>>,
@@ -119,7 +120,7 @@ impl Shared {
         *self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A snapshot that came in whole is checked and installed, until what is returned is dropped.
+    /// A part of a snapshot is taken, until what is returned is dropped.
     pub(crate) fn install(&self) -> Installing<'_> {
         self.installing.fetch_add(1, Ordering::Relaxed);
         Installing(&self.installing)

@@ -118,7 +118,7 @@ async fn who_takes_over_a_catalogue_for_longer_than_its_patience_is_not_given_up
     let (release, held) = std::sync::mpsc::channel::<()>();
     let busy = tokio::spawn({
         let joiner = joiner.clone();
-        async move { joiner.work(move |_| drop(held.recv())).await }
+        async move { joiner.work(move |_| held.recv().is_err()).await }
     });
     let mut joined = tokio::spawn(async move { joiner.joined(PATIENCE).await });
     assert!(timeout(4 * PATIENCE, &mut joined).await.is_err(), "it waits for its own disk");
