@@ -1,6 +1,5 @@
 """A long path between this network namespace and another: a pair of TUN devices, and a process that carries each packet
-from one to the other after half a round trip, or loses it by chance. It needs no `netem`, which kernels may lack, and
-carries about 300 Mbit/s.
+from one to the other after half a round trip, or loses it by chance. It needs no `netem`, which kernels may lack.
 
     python3 -m harness.long_link NAME ADDRESS DELAY_MS LOSS"""
 
