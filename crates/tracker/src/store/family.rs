@@ -119,13 +119,22 @@ impl<const N: usize> Family<N> {
         }
         let hash = usize::try_from(key.address(&newcomer.ip, newcomer.port) >> 32).unwrap_or(0);
         let from = hash.checked_rem(len).unwrap_or(0);
-        let (behind, before) = (self.peers.iter().enumerate().skip(from), self.peers.iter().enumerate().take(from));
-        let own = behind.chain(before).take(SCANNED).filter(|(_, peer)| peer.ip == newcomer.ip).take(compared);
+        let (before, behind) = self.peers.split_at(from);
+        let behind = &behind[..behind.len().min(SCANNED)];
+        let before = &before[..before.len().min(SCANNED - behind.len())];
         let (mut count, mut oldest) = (0, None);
-        for (at, peer) in own {
-            count += 1;
-            if !peer.is_leased() && oldest.is_none_or(|(due, _)| peer.due < due) {
-                oldest = Some((peer.due, at));
+        for (start, side) in [(from, behind), (0, before)] {
+            // A slice is searched several peers at a time, a chain of iterators is not.
+            let mut next = 0;
+            while count < compared
+                && let Some(more) = side[next..].iter().position(|peer| peer.ip == newcomer.ip)
+            {
+                let peer = &side[next + more];
+                next += more + 1;
+                count += 1;
+                if !peer.is_leased() && oldest.is_none_or(|(due, _)| peer.due < due) {
+                    oldest = Some((peer.due, start + next - 1));
+                }
             }
         }
         if count < cap.min(compared) && len <= SCANNED {
@@ -221,6 +230,21 @@ impl<const N: usize> Family<N> {
             lookup.places.swapped((hash_a, narrow(a)), (hash_b, narrow(b)));
         }
         self.peers.swap(a, b);
+    }
+
+    /// Puts a peer whose endpoint is not there into the place of the one at `at`; says where it stands.
+    pub(crate) fn replace(&mut self, at: usize, peer: Peer<N>, key: HashKey) -> usize {
+        let Some(place) = self.peers.get_mut(at) else {
+            return self.push(peer, key);
+        };
+        let old = std::mem::replace(place, Peer { marks: peer.marks.with(Marks::SEED, place.is_seed()), ..peer });
+        let extra = if old.is_seed() { &mut self.extra_seeds } else { &mut self.extra_leechers };
+        *extra = *extra - u32::from(!old.is_counted()) + u32::from(!peer.is_counted());
+        if let Some(lookup) = &mut self.lookup {
+            lookup.remove(&old, narrow(at), key);
+            lookup.add(&peer, narrow(at), key);
+        }
+        self.set_seed(at, peer.is_seed(), key)
     }
 
     /// Removes the peer at `at`. The array has one fewer, and others may stand elsewhere.
@@ -352,7 +376,13 @@ mod tests {
                 prop_assert_eq!(at.is_some(), model.contains_key(&number));
                 match (step, at) {
                     (0 | 1 | 4, None) => {
-                        let at = family.push(peer(number, marks), key());
+                        let at = match (step == 4).then(|| model.pop_first()).flatten() {
+                            Some((old, _)) => {
+                                let old = family.find(&peer(old, marks), key()).unwrap();
+                                family.replace(old, peer(number, marks), key())
+                            }
+                            None => family.push(peer(number, marks), key()),
+                        };
                         prop_assert!(family.view().peers[at].is_same_endpoint(&peer(number, marks)));
                         model.insert(number, (seed, extra));
                     }

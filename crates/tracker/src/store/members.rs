@@ -211,11 +211,10 @@ where
     }
     let family: &mut Family<N> = members.to_heap(key);
     match family.room(&peer, ports, key) {
-        Room::Free => {}
-        Room::Instead(at) => drop(family.remove(at, key)),
-        Room::Full => return None,
+        Room::Free => Some(family.push(peer, key)),
+        Room::Instead(at) => Some(family.replace(at, peer, key)),
+        Room::Full => None,
     }
-    Some(family.push(peer, key))
 }
 
 /// Replaces what is known of the peer at `at`; says where it stands then. Its endpoint stays.
