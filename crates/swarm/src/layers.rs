@@ -133,6 +133,11 @@ impl Layers {
         }
     }
 
+    /// Whether the hashes of all pieces are known.
+    pub(crate) fn are_complete(&self) -> bool {
+        !self.trees.values().any(Tree::is_partial)
+    }
+
     /// Pieces whose hashes are not known.
     pub(crate) fn unverifiable(&self) -> impl Iterator<Item = Range<u32>> + '_ {
         self.trees.values().filter(|tree| tree.is_partial()).flat_map(|tree| tree.pieces.iter().cloned())
@@ -176,13 +181,13 @@ impl Layers {
         asked.chain(rests).min()
     }
 
-    /// What to ask of whom, as of now: also where earlier requests lapsed.
-    pub(crate) fn requests(&mut self, now: Instant) -> Vec<(PeerKey, HashRequest)> {
+    /// What to ask of whom, as of now, of those that may be asked: also where earlier requests lapsed.
+    pub(crate) fn requests(&mut self, may_ask: impl Fn(PeerKey) -> bool, now: Instant) -> Vec<(PeerKey, HashRequest)> {
         for source in self.sources.values_mut() {
             source.lapse(&mut self.wanted, now);
         }
         let mut requests = Vec::new();
-        for (peer, source) in &mut self.sources {
+        for (peer, source) in self.sources.iter_mut().filter(|(peer, _)| may_ask(**peer)) {
             while source.rests_until.is_none() && source.asked.len() < HASH_REQUESTS {
                 let Some((request, purpose)) = self.wanted.pop_front() else {
                     return requests;
@@ -432,7 +437,7 @@ mod tests {
         let (mut layers, mut seed, now) = (bare(&metainfo), full(&metainfo), moment());
         layers.add_source(A);
         layers.add_source(B);
-        let mut requests = layers.requests(now);
+        let mut requests = layers.requests(|_| true, now);
         assert_eq!(requests.len(), 3, "1,250 hashes, 512 at a time");
         requests.reverse();
         for (peer, request) in &requests[..2] {
@@ -444,7 +449,7 @@ mod tests {
         let (root, hashes) = metainfo.piece_layers.first_key_value().unwrap();
         let pieces = layers.unverifiable().collect();
         assert_eq!(layers.answered(*peer, request, &answer), Proven::Layer(*root, hashes.clone(), pieces));
-        assert_eq!((layers.unverifiable().count(), layers.requests(now).len(), layers.due()), (0, 0, None));
+        assert_eq!((layers.unverifiable().count(), layers.requests(|_| true, now).len(), layers.due()), (0, 0, None));
         assert_eq!(told(&mut layers, request), told(&mut seed, request), "and can be handed on");
     }
 
@@ -454,7 +459,7 @@ mod tests {
         let (mut layers, mut seed, now) = (bare(&metainfo), full(&metainfo), moment());
         assert_eq!(layers.unverifiable().collect::<Vec<_>>(), [0..4, 6..10]);
         layers.add_source(A);
-        let requests = layers.requests(now);
+        let requests = layers.requests(|_| true, now);
         let [(A, request)] = &requests[..] else { panic!("{requests:?}") };
         let answer = told(&mut seed, request);
         let proven = layers.answered(A, request, &answer);
@@ -466,18 +471,18 @@ mod tests {
         let metainfo = metainfo(&[8]);
         let (mut layers, mut seed, now) = (bare(&metainfo), full(&metainfo), moment());
         layers.add_source(A);
-        let (_, request) = layers.requests(now)[0];
+        let (_, request) = layers.requests(|_| true, now)[0];
         let right = told(&mut seed, &request);
         let mut wrong = right.clone();
         wrong[1].0[7] ^= 1;
         assert_eq!(layers.answered(B, &request, &right), Proven::Unasked);
         for answer in [&wrong[..], &right[..3], &[], &vec![Sha256Hash::default(); right.len()]] {
             assert_eq!(layers.answered(A, &request, answer), Proven::False);
-            assert_eq!(layers.requests(now), [(A, request)]);
+            assert_eq!(layers.requests(|_| true, now), [(A, request)]);
         }
         layers.remove_source(A);
         layers.add_source(B);
-        assert_eq!(layers.requests(now), [(B, request)]);
+        assert_eq!(layers.requests(|_| true, now), [(B, request)]);
         assert!(matches!(layers.answered(B, &request, &right), Proven::Layer(..)));
         assert_eq!(layers.answered(B, &request, &right), Proven::Unasked, "the same again");
     }
@@ -487,17 +492,17 @@ mod tests {
         let metainfo = metainfo(&[8]);
         let (mut layers, now) = (bare(&metainfo), moment());
         layers.add_source(A);
-        let (_, request) = layers.requests(now)[0];
+        let (_, request) = layers.requests(|_| true, now)[0];
         assert!(layers.rejected(A, &request, now));
         assert!(!layers.rejected(A, &request, now));
-        assert!(layers.requests(now).is_empty());
+        assert!(layers.requests(|_| true, now).is_empty());
         layers.add_source(B);
-        assert_eq!(layers.requests(now), [(B, request)]);
+        assert_eq!(layers.requests(|_| true, now), [(B, request)]);
         assert_eq!(layers.due(), Some(now + ASK_TIMEOUT));
         let later = now + ASK_TIMEOUT;
-        assert!(layers.requests(later).is_empty(), "both rest");
+        assert!(layers.requests(|_| true, later).is_empty(), "both rest");
         assert_eq!(layers.due(), Some(now + ASK_AGAIN));
-        assert_eq!(layers.requests(now + ASK_AGAIN), [(A, request)]);
+        assert_eq!(layers.requests(|_| true, now + ASK_AGAIN), [(A, request)]);
         layers.check().unwrap();
     }
 
@@ -508,11 +513,11 @@ mod tests {
         layers.add_source(A);
         layers.want_blocks(PieceIndex(5));
         layers.want_blocks(PieceIndex(5));
-        let requests = layers.requests(now);
+        let requests = layers.requests(|_| true, now);
         let [(A, request)] = requests[..] else { panic!("{requests:?}") };
         assert_eq!((request.base_layer, request.index, request.length), (0, 2, 2));
         layers.want_blocks(PieceIndex(5));
-        assert!(layers.requests(now).is_empty());
+        assert!(layers.requests(|_| true, now).is_empty());
         // Blocks 2 and 3, then the nodes beside their piece and above it: blocks 0 and 1, and blocks 4 to 7.
         let beside = root_above(&[leaf(0), leaf(1)], 0, 1).unwrap();
         let above = root_above(&[leaf(4), leaf(5)], 0, 2).unwrap();
@@ -529,9 +534,9 @@ mod tests {
         layers.add_source(A);
         // The fourth file's piece, of one block: there is nothing below the root.
         layers.want_blocks(PieceIndex(5));
-        assert!(layers.requests(now).is_empty());
+        assert!(layers.requests(|_| true, now).is_empty());
         layers.want_blocks(PieceIndex(6));
-        let requests = layers.requests(now);
+        let requests = layers.requests(|_| true, now);
         let [(A, request)] = requests[..] else { panic!("{requests:?}") };
         assert_eq!((request.base_layer, request.index, request.length), (0, 0, 2));
         // Whoever has either of the two files with this root can tell.
@@ -552,9 +557,9 @@ mod tests {
         let (mut layers, now) = (full(&metainfo), moment());
         layers.add_source(A);
         layers.want_blocks(PieceIndex(1));
-        let (_, request) = layers.requests(now)[0];
+        let (_, request) = layers.requests(|_| true, now)[0];
         assert!(layers.rejected(A, &request, now));
-        assert!(layers.requests(now + ASK_AGAIN).is_empty());
+        assert!(layers.requests(|_| true, now + ASK_AGAIN).is_empty());
         assert_eq!(layers.due(), None);
     }
 }

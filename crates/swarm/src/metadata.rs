@@ -135,8 +135,8 @@ impl MetadataFetch {
         self.due
     }
 
-    /// What to ask of whom, as of now: also where earlier requests lapsed.
-    pub(crate) fn requests(&mut self, now: Instant) -> Vec<(PeerKey, u32)> {
+    /// What to ask of whom, as of now, of those that may be asked: also where earlier requests lapsed.
+    pub(crate) fn requests(&mut self, may_ask: impl Fn(PeerKey) -> bool, now: Instant) -> Vec<(PeerKey, u32)> {
         self.lapse(now);
         if self.together.as_ref().is_some_and(|copy| copy.is_stalled(now)) {
             self.together = None;
@@ -144,10 +144,10 @@ impl MetadataFetch {
         }
         let mut requests = Vec::new();
         if self.alone {
-            self.choose_alone(now);
+            self.choose_alone(may_ask, now);
             self.ask_alone(&mut requests, now);
         } else {
-            self.ask_together(&mut requests, now);
+            self.ask_together(may_ask, &mut requests, now);
         }
         self.due = self.next_due(now);
         requests
@@ -176,7 +176,7 @@ impl MetadataFetch {
         votes.into_iter().max_by_key(|(_, vote)| *vote).map(|(size, _)| size)
     }
 
-    fn ask_together(&mut self, requests: &mut Vec<(PeerKey, u32)>, now: Instant) {
+    fn ask_together(&mut self, may_ask: impl Fn(PeerKey) -> bool, requests: &mut Vec<(PeerKey, u32)>, now: Instant) {
         let Some(agreed) = self.agreed_size() else {
             return;
         };
@@ -192,7 +192,8 @@ impl MetadataFetch {
         let (size, first) = (copy.size, requests.len());
         // Each piece of one peer first, of a second one only when all are asked for.
         for round in 0..METADATA_ASKED {
-            for (peer, source) in self.sources.iter_mut().filter(|(_, source)| source.may_be_asked(size, now)) {
+            let sources = self.sources.iter_mut();
+            for (peer, source) in sources.filter(|(peer, source)| source.may_be_asked(size, now) && may_ask(**peer)) {
                 for (piece, count) in askers.iter_mut().filter(|(_, count)| **count == round) {
                     if source.asked.len() >= METADATA_REQUESTS {
                         break;
@@ -213,13 +214,14 @@ impl MetadataFetch {
     }
 
     /// Starts copies from single peers, those with the fewest doubts first.
-    fn choose_alone(&mut self, now: Instant) {
+    fn choose_alone(&mut self, may_ask: impl Fn(PeerKey) -> bool, now: Instant) {
         let sizes = self.sources.values().filter_map(|source| source.alone.as_ref().map(|copy| u64::from(copy.size)));
         let (mut copies, mut bytes) = sizes.fold((0, 0), |(copies, bytes), size| (copies + 1, bytes + size));
         let mut idle: Vec<(u32, PeerKey)> = self
             .sources
             .iter()
             .filter(|(_, source)| source.alone.is_none() && source.rests_until.is_none_or(|until| until <= now))
+            .filter(|(peer, _)| may_ask(**peer))
             .map(|(peer, source)| (source.doubts, *peer))
             .collect();
         idle.sort_unstable();
@@ -387,7 +389,7 @@ mod tests {
             fetch.add_source(PeerKey(at), size as u32);
         }
         for _ in 0..10_000 {
-            for (peer, number) in fetch.requests(now) {
+            for (peer, number) in fetch.requests(|_| true, now) {
                 let Some(kind) = kinds.get(peer.0 as usize) else { panic!("{peer:?}") };
                 let (payload, size) = match kind {
                     Kind::Honest => (piece(info, number), info.len()),
@@ -430,9 +432,9 @@ mod tests {
             fetch.add_source(PeerKey(peer), 100);
         }
         let now = moment();
-        let requests: Vec<_> = fetch.requests(now).iter().map(|(peer, piece)| (peer.0, *piece)).collect();
+        let requests: Vec<_> = fetch.requests(|_| true, now).iter().map(|(peer, piece)| (peer.0, *piece)).collect();
         assert_eq!(requests, [(0, 0), (1, 0), (2, 0)]);
-        assert!(fetch.requests(now).is_empty());
+        assert!(fetch.requests(|_| true, now).is_empty());
     }
 
     #[test]
@@ -464,7 +466,7 @@ mod tests {
         assert_eq!(fetch.data(PeerKey(1), 0, 40_000, piece(&info, 0), now), Gathered::Unasked);
         fetch.add_source(PeerKey(1), 40_000);
         assert_eq!(fetch.data(PeerKey(1), 0, 40_000, piece(&info, 0), now), Gathered::Unasked);
-        fetch.requests(now);
+        fetch.requests(|_| true, now);
         assert_eq!(fetch.data(PeerKey(1), 0, 40_000, piece(&info, 0), now), Gathered::Part);
         assert_eq!(fetch.data(PeerKey(1), 0, 40_000, piece(&info, 0), now), Gathered::Unasked);
         assert_eq!(fetch.progress(), Some((16_384, 40_000)));
@@ -476,12 +478,12 @@ mod tests {
         let mut fetch = fetch(&info);
         let now = moment();
         fetch.add_source(PeerKey(1), 100);
-        assert_eq!(fetch.requests(now).len(), 1);
+        assert_eq!(fetch.requests(|_| true, now).len(), 1);
         fetch.rejected(PeerKey(1), 0, now);
-        assert!(fetch.requests(now).is_empty());
+        assert!(fetch.requests(|_| true, now).is_empty());
         assert_eq!(fetch.due(), Some(now + METADATA_STALL));
-        assert!(fetch.requests(now + METADATA_STALL).is_empty());
+        assert!(fetch.requests(|_| true, now + METADATA_STALL).is_empty());
         assert_eq!(fetch.due(), Some(now + ASK_AGAIN));
-        assert_eq!(fetch.requests(now + ASK_AGAIN).len(), 1);
+        assert_eq!(fetch.requests(|_| true, now + ASK_AGAIN).len(), 1);
     }
 }

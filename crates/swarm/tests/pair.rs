@@ -3,6 +3,7 @@
 mod world;
 
 use obt_swarm::{Action, CloseReason, Content, Event, Phase, Start};
+use obt_wire::extension::MetadataMessage;
 use obt_wire::metainfo::{Metainfo, Version};
 use obt_wire::peer::Message;
 use obt_wire::{Bitfield, PieceIndex};
@@ -85,6 +86,32 @@ fn a_magnet_gets_the_metadata_then_the_content() {
         assert!(world.run(secs(10), |world| world.is_complete(leecher)), "{version:?}");
         assert_eq!(world.nodes[leecher].count(|action| matches!(action, Action::MetadataReady { .. })), 1);
         world = World::new();
+    }
+}
+
+#[test]
+fn who_is_promised_the_torrent_has_it_from_a_leecher_and_asks_no_seed() {
+    for version in [Version::V1, Version::Hybrid, Version::V2] {
+        let mut world = World::new();
+        let torrent = torrent(3_000, 1, version);
+        let seed = world.seed(&torrent);
+        world.nodes[seed].uplink = 4_000_000;
+        let first = world.leecher(&torrent);
+        let promised: Vec<usize> = (0..4).map(|_| world.add(Start::Awaited(torrent.info.hashes), |_| ())).collect();
+        let complete = |world: &World| promised.iter().all(|node| world.is_complete(*node));
+        assert!(world.run(secs(60), complete), "{version:?}");
+        let gives = |node: usize| {
+            let parts = sends(|message| match message {
+                Message::Extended { payload, .. } => {
+                    matches!(MetadataMessage::decode(payload), Ok(Some(MetadataMessage::Data { .. })))
+                }
+                Message::Hashes(..) => true,
+                _ => false,
+            });
+            world.nodes[node].count(parts)
+        };
+        assert_eq!(gives(seed), 0, "{version:?}");
+        assert!(gives(first) > 0, "{version:?}");
     }
 }
 

@@ -64,6 +64,17 @@ impl Claims {
         &self.has
     }
 
+    /// Whether it is known to lack something; before the torrent is known, from what its bitfield shows.
+    pub(crate) fn lacks_something(&self) -> bool {
+        let Some(early) = &self.early else { return !self.has.is_full() };
+        let shows_gaps = |bytes: &Bytes| {
+            let set: u32 = bytes.iter().map(|byte| byte.count_ones()).sum();
+            // As many as the last byte has beyond the pieces are clear in a full one too.
+            set as usize + 8 <= 8 * bytes.len()
+        };
+        self.began && !early.all && early.bitfield.as_ref().is_none_or(shows_gaps)
+    }
+
     /// What it may be asked for.
     pub(crate) fn served(&self) -> &Bitfield {
         self.served.as_ref().unwrap_or(&self.has)

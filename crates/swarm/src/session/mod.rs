@@ -41,6 +41,8 @@ pub(crate) struct Told {
     pub(crate) ids: ExtensionIds,
     /// It wants nothing from anybody (BEP 21).
     pub(crate) upload_only: bool,
+    /// It said how long the info dictionary is: it has it.
+    pub(crate) has_metadata: bool,
 }
 
 /// Offences that are borne a few times.

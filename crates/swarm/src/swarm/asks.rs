@@ -12,10 +12,43 @@ use crate::action::Action;
 use crate::block_hashes::Asked;
 use crate::event::PeerKey;
 use crate::layers::{Answer, Proven};
-use crate::limits::METADATA_TWICE;
+use crate::limits::{METADATA_TWICE, SEEDS_SPARED};
 use crate::metadata::Gathered;
 use crate::session::{Allowance, Offence, Session};
 use crate::stats::Phase;
+
+/// Who is asked for the info dictionary, and for hashes that it lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sources {
+    Everybody,
+    /// Those that lack something: the torrent comes from elsewhere, and the seed has better to do.
+    Leechers,
+    /// The same, until then.
+    LeechersUntil(Instant),
+}
+
+impl Sources {
+    /// As they are once the torrent is known, `complete` with all hashes or not.
+    pub(super) fn torrent_known(self, complete: bool, now: Instant) -> Self {
+        if self == Self::Leechers && !complete { Self::LeechersUntil(now + SEEDS_SPARED) } else { Self::Everybody }
+    }
+
+    fn may_be_asked(self, session: &Session, now: Instant) -> bool {
+        match self {
+            Self::Everybody => true,
+            Self::LeechersUntil(end) if end <= now => true,
+            Self::Leechers | Self::LeechersUntil(_) => session.told.has_metadata && session.claims.lacks_something(),
+        }
+    }
+
+    /// When others may be asked.
+    fn due(self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::LeechersUntil(end) if end > now => Some(end),
+            _ => None,
+        }
+    }
+}
 
 impl Swarm {
     /// Asks whoever is to be asked, as of now.
@@ -32,7 +65,9 @@ impl Swarm {
         let Some(metadata) = &mut self.metadata else {
             return;
         };
-        let requests = metadata.requests(now);
+        let (sessions, sources) = (&self.sessions, self.sources);
+        let may_ask = |peer| sessions.get(&peer).is_some_and(|session| sources.may_be_asked(session, now));
+        let requests = metadata.requests(may_ask, now);
         self.due.ask = metadata.due();
         for (peer, piece) in requests {
             self.send_metadata(peer, &MetadataMessage::Request { piece }, now);
@@ -43,8 +78,11 @@ impl Swarm {
         let Some(torrent) = &mut self.torrent else {
             return;
         };
-        let requests = torrent.layers.requests(now);
-        self.due.ask = torrent.layers.due();
+        let (sessions, sources) = (&self.sessions, self.sources);
+        let may_ask = |peer| sessions.get(&peer).is_some_and(|session| sources.may_be_asked(session, now));
+        let requests = torrent.layers.requests(may_ask, now);
+        let others = if torrent.layers.are_complete() { None } else { sources.due(now) };
+        self.due.ask = torrent.layers.due().into_iter().chain(others).min();
         for (peer, request) in requests {
             self.send(peer, Message::HashRequest(request), now);
         }

@@ -399,6 +399,7 @@ impl Swarm {
                 torrent.picker.set_verifiable(range);
             }
         }
+        self.offer_torrent(now);
         self.ask_everybody(now);
     }
 

@@ -76,6 +76,8 @@ impl Swarm {
     }
 
     fn bitfield(&mut self, peer: PeerKey, bytes: Bytes, now: Instant) -> Result<(), Offence> {
+        // What it lacks may decide whether it is asked for the torrent.
+        self.chores.ask |= self.metadata.is_some();
         let Some(session) = self.sessions.get_mut(&peer) else {
             return Ok(());
         };
@@ -98,6 +100,7 @@ impl Swarm {
     }
 
     fn summary(&mut self, peer: PeerKey, all: bool, now: Instant) -> Result<(), Offence> {
+        self.chores.ask |= self.metadata.is_some();
         self.needs_fast(peer)?;
         let Some(session) = self.sessions.get_mut(&peer) else {
             return Ok(());
@@ -227,6 +230,7 @@ impl Swarm {
             self.peers.add(addr, PeerSource::Incoming, now);
             self.peers.connected(addr);
         }
+        told.has_metadata |= said.metadata_size.is_some();
         if let (Some(metadata), Some(size), Some(1..)) = (&mut self.metadata, said.metadata_size, ut_metadata) {
             metadata.add_source(peer, size);
             self.chores.ask = true;
@@ -258,7 +262,9 @@ impl Swarm {
         let Some(session) = self.sessions.get(&peer) else {
             return;
         };
-        let info = self.torrent.as_ref().map(|torrent| torrent.metainfo.info.bytes.len());
+        // Who lacks hashes sends those that need both to others.
+        let whole = self.torrent.as_ref().filter(|torrent| torrent.layers.are_complete());
+        let info = whole.map(|torrent| torrent.metainfo.info.bytes.len());
         let handshake = ExtensionHandshake {
             ids: ExtensionIds::OURS,
             port: self.config.listen_port,
@@ -272,6 +278,18 @@ impl Swarm {
         let mut payload = Vec::new();
         handshake.encode(&mut payload);
         self.send(peer, Message::Extended { id: extension::id::HANDSHAKE, payload: payload.into() }, now);
+    }
+
+    /// Tells everybody that the torrent can be had from us, once all hashes are here.
+    pub(super) fn offer_torrent(&mut self, now: Instant) {
+        if self.torrent.as_ref().is_none_or(|torrent| !torrent.layers.are_complete()) {
+            return;
+        }
+        let peers: Vec<PeerKey> =
+            self.sessions.values().filter(|session| session.extensions).map(|session| session.key).collect();
+        for peer in peers {
+            self.send_extension_handshake(peer, now);
+        }
     }
 
     /// Sends an extension message to a peer that gave it a number.
@@ -318,6 +336,8 @@ impl Swarm {
             return;
         }
         self.begin(content);
+        let complete = self.torrent.as_ref().is_some_and(|torrent| torrent.layers.are_complete());
+        self.sources = self.sources.torrent_known(complete, now);
         let peers: Vec<PeerKey> = self.sessions.keys().copied().collect();
         for peer in peers {
             self.meet_again(peer, now);

@@ -35,6 +35,7 @@ use crate::rate::{SpeedMeter, TokenBucket};
 use crate::session::Session;
 use crate::stats::{Phase, Stats};
 use crate::torrent::Torrent;
+use asks::Sources;
 use full_pieces::FullPieces;
 use haves::Haves;
 
@@ -81,6 +82,9 @@ pub enum Start {
     Content(Content),
     /// Only its info-hashes are: the info dictionary comes from peers (BEP 9).
     Hashes(InfoHashes),
+    /// Only its info-hashes are, and the torrent is [given](Event::ContentReady) by somebody else. Until then those peers
+    /// that lack something themselves are asked for the info dictionary: they have time while nobody asks them for blocks.
+    Awaited(InfoHashes),
 }
 
 /// Why the core wants to be woken.
@@ -121,6 +125,8 @@ pub struct Swarm {
     phase: Phase,
     torrent: Option<Torrent>,
     metadata: Option<MetadataFetch>,
+    /// Who is asked for the info dictionary and for hashes.
+    sources: Sources,
     block_hashes: BlockHashes,
     sessions: BTreeMap<PeerKey, Session>,
     closing: BTreeSet<PeerKey>,
@@ -199,6 +205,7 @@ impl Swarm {
             phase: Phase::Metadata,
             torrent: None,
             metadata: None,
+            sources: Sources::Everybody,
             block_hashes: BlockHashes::new(now),
             sessions: BTreeMap::new(),
             closing: BTreeSet::new(),
@@ -230,6 +237,10 @@ impl Swarm {
         match start {
             Start::Content(content) => this.begin(content),
             Start::Hashes(hashes) => this.metadata = Some(MetadataFetch::new(hashes)),
+            Start::Awaited(hashes) => {
+                this.metadata = Some(MetadataFetch::new(hashes));
+                this.sources = Sources::Leechers;
+            }
         }
         this.update_need();
         this

@@ -291,6 +291,32 @@ fn e08_metadata_that_nobody_asked_for_is_dropped() {
 }
 
 #[test]
+fn a_seed_is_not_asked_for_a_torrent_that_is_promised() {
+    let metainfo = torrent(10, Version::V1);
+    let ids = ExtensionIds { ut_metadata: Some(2), ..ExtensionIds::default() };
+    let size = Some(metainfo.info.bytes.len() as u32);
+    let hello = || extended(&ExtensionHandshake { ids, metadata_size: size, ..Default::default() });
+    for (claim, asked) in [
+        (None, false),
+        (Some(Message::HaveAll), false),
+        (Some(Message::Bitfield(Bytes::from_static(&[0xff, 0xc0]))), false),
+        // It may be a full one of nine pieces, for all that is known.
+        (Some(Message::Bitfield(Bytes::from_static(&[0xff, 0x80]))), false),
+        (Some(Message::Bitfield(Bytes::from_static(&[0x0f, 0xc0]))), true),
+        (Some(Message::HaveNone), true),
+    ] {
+        let mut bench = Bench::new(Start::Awaited(metainfo.info.hashes), |_| ());
+        bench.join(A, Reserved { fast: true, ..EXTENDED }, Direction::Incoming, 1, false);
+        let mut actions = bench.hear(A, hello());
+        actions.extend(claim.clone().into_iter().flat_map(|claim| bench.hear(A, claim)));
+        assert_eq!(actions.iter().any(|action| matches!(action, Action::Send { .. })), asked, "{claim:?}");
+        let actions = bench.tell(Event::ContentReady(content(&metainfo, &[])));
+        let has_some = claim.is_some_and(|claim| claim != Message::HaveNone);
+        assert_eq!(actions.contains(&send(A, Message::Interested)), has_some);
+    }
+}
+
+#[test]
 fn e10_metadata_that_is_not_acceptable_ends_with_stopping() {
     let metainfo = torrent(10, Version::V1);
     let mut bench = Bench::new(Start::Hashes(metainfo.info.hashes), |_| ());

@@ -156,7 +156,7 @@ impl World {
             Start::Content(content) => {
                 (config.peer_id, Some((*content.metainfo).clone()), content.metainfo.info.hashes)
             }
-            Start::Hashes(hashes) => (config.peer_id, None, *hashes),
+            Start::Hashes(hashes) | Start::Awaited(hashes) => (config.peer_id, None, *hashes),
         };
         let swarm = Swarm::new(config, start, number as u64, self.now);
         self.nodes.push(Node {
