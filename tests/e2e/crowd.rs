@@ -110,3 +110,20 @@ fn w01_a_thousand_idle_and_slow_connections_cost_little_and_delay_nobody() {
     lab.get(&share, "x", "again").ends().exits(0);
     share.obt.stop().exits(0);
 }
+
+#[test]
+fn a_crowd_that_comes_at_once_gets_the_torrent_from_the_tracker_or_from_each_other() {
+    let lab = Lab::new();
+    // Its .torrent is long enough for those who come late to be sent to the others.
+    let bytes = noise(2, 11 * MIB);
+    lab.file("data/x", &bytes);
+    let share = lab.share("one", ["data/x"]);
+    share.until_held("x", 1);
+    let gets: Vec<_> = (0..9).map(|number| lab.get(&share, "x", &format!("crowd-{number}"))).collect();
+    for get in gets {
+        get.ends().exits(0);
+    }
+    for number in 0..9 {
+        assert_holds(lab.path(format!("crowd-{number}/x")), &bytes);
+    }
+}

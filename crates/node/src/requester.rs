@@ -1,4 +1,4 @@
-//! From a NAME and a tracker to the torrent that is meant: the first half of `get`.
+//! From a NAME and a tracker to the item that is meant, and to its torrent: the first half of `get`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,19 +12,26 @@ use obt_wire::{InfoHashes, Sha1Hash, Sha256Hash};
 use thiserror::Error;
 
 use crate::api_types::{Item, ItemVersion, LastHeld};
-use crate::torrent::TorrentStats;
+use crate::torrent::{TorrentHandle, TorrentStats};
 use crate::tracker_client::{TrackerClient, TrackerError};
 
 /// What a NAME means at a tracker.
 #[derive(Debug, Clone)]
-pub struct Resolved {
+pub struct Found {
     /// As the catalogue has it.
     pub item: Item,
     /// The checked name.
     pub name: Name,
-    /// The file or folder inside it, as path components; None is all of it.
+    /// The file or folder inside it, as path components; None is all of it. Whether there is one is not known yet.
     pub inner: Option<Vec<String>>,
-    /// Its torrent, whose hash is the item's.
+    /// The item's.
+    pub hashes: InfoHashes,
+}
+
+/// The torrent of an item.
+#[derive(Debug, Clone)]
+pub struct ItemTorrent {
+    /// Its hashes are the item's, and what was asked for is in it.
     pub metainfo: Arc<Metainfo>,
     /// The .torrent file.
     pub torrent: Bytes,
@@ -84,11 +91,14 @@ impl ResolveError {
     }
 }
 
+/// How long others have to pass a torrent on, before the tracker is asked for it whatever it has to do.
+const FROM_OTHERS: Duration = Duration::from_secs(2);
+
 /// Asks `client` what `argument` means: the exact name, or the longest item that is a prefix of its path.
 ///
 /// # Errors
 /// See [`ResolveError`].
-pub async fn resolve(client: &TrackerClient, argument: &NameArgument) -> Result<Resolved, ResolveError> {
+pub async fn find(client: &TrackerClient, argument: &NameArgument) -> Result<Found, ResolveError> {
     let mut seen = BTreeMap::<Name, Option<Item>>::new();
     let target = loop {
         match argument.read(|name| seen.get(name).map(Option::is_some).ok_or_else(|| name.clone())) {
@@ -109,58 +119,91 @@ pub async fn resolve(client: &TrackerClient, argument: &NameArgument) -> Result<
             .await?
             .ok_or_else(|| ResolveError::NoVersion { name: name.to_string(), selector: selector.to_string() })?,
     };
-    let (metainfo, torrent) = fetch_torrent(client, &name, &item).await?;
+    let wrong = || TrackerError::WrongTorrent { tracker: client.address().clone() };
+    let hashes = item_hashes(&item).ok_or_else(wrong)?;
     if let Selector::Hash(prefix) = &selector
-        && !prefix.matches(&metainfo.info.hashes)
+        && !prefix.matches(&hashes)
     {
-        return Err(TrackerError::WrongTorrent { tracker: client.address().clone() }.into());
+        return Err(wrong().into());
     }
-    let inner = inner.map(|inner| inside(&metainfo, &name, &inner)).transpose()?;
-    Ok(Resolved { item, name, inner, metainfo, torrent })
+    let inner = inner.map(|inner| inner.split('/').map(str::to_owned).collect());
+    Ok(Found { item, name, inner, hashes })
 }
 
-/// The item's version `selector`, resolved like a whole name: for a `get` that goes on with the version it began.
+/// The item's version `selector`, for a `get` that goes on with the version it began; None where it is gone.
 ///
 /// # Errors
 /// See [`ResolveError`].
-pub async fn resolve_version(
+pub async fn find_version(
     client: &TrackerClient,
-    earlier: &Resolved,
+    newest: &Found,
     selector: &Selector,
-) -> Result<Option<Resolved>, ResolveError> {
-    let Some(item) = client.item(&earlier.name, selector).await? else {
+) -> Result<Option<Found>, ResolveError> {
+    let Some(item) = client.item(&newest.name, selector).await? else {
         return Ok(None);
     };
-    let (metainfo, torrent) = fetch_torrent(client, &earlier.name, &item).await?;
-    Ok(Some(Resolved { item, metainfo, torrent, ..earlier.clone() }))
+    let wrong = || TrackerError::WrongTorrent { tracker: client.address().clone() };
+    let hashes = item_hashes(&item).ok_or_else(wrong)?;
+    Ok(Some(Found { item, hashes, ..newest.clone() }))
 }
 
 /// Which version of the item `torrent` is, a .torrent that an earlier `get` began with; None where it is none of them.
 #[must_use]
-pub fn version_of(resolved: &Resolved, torrent: &[u8]) -> Option<u32> {
+pub fn version_of(found: &Found, torrent: &[u8]) -> Option<u32> {
     let hashes = Metainfo::parse(torrent).ok()?.info.hashes;
-    if hashes == resolved.metainfo.info.hashes {
-        return Some(resolved.item.version);
+    if hashes == found.hashes {
+        return Some(found.item.version);
     }
     let same = |version: &&ItemVersion| {
         let ItemVersion { info_hash_v1, info_hash_v2, .. } = version;
         parse_hashes(info_hash_v1.as_deref(), info_hash_v2.as_deref()) == Some(hashes)
     };
-    resolved.item.versions.iter().find(same).map(|version| version.version)
+    found.item.versions.iter().find(same).map(|version| version.version)
 }
 
-async fn fetch_torrent(
-    client: &TrackerClient,
-    name: &Name,
-    item: &Item,
-) -> Result<(Arc<Metainfo>, Bytes), ResolveError> {
-    let torrent = client.torrent(name, &Selector::Version(item.version)).await?;
-    let bad = |reason: String| ResolveError::BadTorrent { name: name.to_string(), reason };
+/// The torrent of what was found, from the tracker.
+///
+/// # Errors
+/// See [`ResolveError`].
+pub async fn fetch_torrent(client: &TrackerClient, found: &Found) -> Result<ItemTorrent, ResolveError> {
+    check(client, found, client.torrent(&found.name, &Selector::Version(found.item.version)).await?)
+}
+
+/// Gives `handle`, which awaits it, the torrent of what was found. It comes from the tracker, unless that one has a crowd
+/// of others who come for it: then one of them has it for us soon. Returns when it is known.
+///
+/// # Errors
+/// See [`ResolveError`].
+pub async fn supply(client: &TrackerClient, found: &Found, handle: &TorrentHandle) -> Result<(), ResolveError> {
+    let version = Selector::Version(found.item.version);
+    let torrent = match client.torrent_if_few_want_it(&found.name, &version).await? {
+        Some(torrent) => check(client, found, torrent)?,
+        None => match tokio::time::timeout(FROM_OTHERS, handle.known()).await {
+            Ok(Some(metainfo)) => return check_inner(found, &metainfo),
+            _ => fetch_torrent(client, found).await?,
+        },
+    };
+    handle.give(torrent.metainfo, torrent.torrent).await;
+    Ok(())
+}
+
+fn check(client: &TrackerClient, found: &Found, torrent: Bytes) -> Result<ItemTorrent, ResolveError> {
+    let bad = |reason: String| ResolveError::BadTorrent { name: found.name.to_string(), reason };
     let metainfo = Metainfo::parse_shared(&torrent).map_err(|error| bad(error.to_string()))?;
-    if item_hashes(item) != Some(metainfo.info.hashes) {
+    if metainfo.info.hashes != found.hashes {
         return Err(TrackerError::WrongTorrent { tracker: client.address().clone() }.into());
     }
-    Ok((Arc::new(metainfo), torrent))
+    check_inner(found, &metainfo)?;
+    Ok(ItemTorrent { metainfo: Arc::new(metainfo), torrent })
+}
+
+fn check_inner(found: &Found, metainfo: &Metainfo) -> Result<(), ResolveError> {
+    let Some(inner) = &found.inner else { return Ok(()) };
+    let info = &metainfo.info;
+    if !info.single_file && info.files.iter().any(|file| file.path.starts_with(inner)) {
+        return Ok(());
+    }
+    Err(ResolveError::NoInner { name: found.name.to_string(), inner: inner.join("/") })
 }
 
 /// The info-hashes of an item; None where its JSON holds none or something else.
@@ -173,15 +216,6 @@ fn parse_hashes(v1: Option<&str>, v2: Option<&str>) -> Option<InfoHashes> {
     let v1 = v1.map(str::parse::<Sha1Hash>).transpose().ok()?;
     let v2 = v2.map(str::parse::<Sha256Hash>).transpose().ok()?;
     (v1.is_some() || v2.is_some()).then_some(InfoHashes { v1, v2 })
-}
-
-fn inside(metainfo: &Metainfo, name: &Name, inner: &str) -> Result<Vec<String>, ResolveError> {
-    let path: Vec<String> = inner.split('/').map(str::to_owned).collect();
-    let found = !metainfo.info.single_file && metainfo.info.files.iter().any(|file| file.path.starts_with(&path));
-    if !found {
-        return Err(ResolveError::NoInner { name: name.to_string(), inner: inner.to_owned() });
-    }
-    Ok(path)
 }
 
 /// Whether anybody is there to fetch from: a complete peer, or several that may have it all together.

@@ -307,6 +307,23 @@ impl TrackerClient {
         self.accepted(answer)
     }
 
+    /// The same for somebody who can have it from others: None where the tracker gives it to a few of a crowd already.
+    ///
+    /// # Errors
+    /// See [`TrackerError`].
+    pub async fn torrent_if_few_want_it(
+        &self,
+        name: &Name,
+        selector: &Selector,
+    ) -> Result<Option<Bytes>, TrackerError> {
+        let path = format!("/items/{}.torrent?patient=1", spell(name, selector));
+        let answer = self.ask(Method::GET, &path, &[], TORRENT).await?;
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            return Ok(None);
+        }
+        self.accepted(answer).map(Some)
+    }
+
     /// Who is in the network.
     ///
     /// # Errors

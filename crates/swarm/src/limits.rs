@@ -154,7 +154,7 @@ pub const METADATA_ALONE: usize = 8;
 /// Bytes of metadata that may be gathered at a time: two of the longest.
 pub const METADATA_BYTES: u64 = 2 * obt_wire::limits::INFO_BYTES as u64;
 /// How long seeds are not asked for the hashes of a torrent that a leecher gave us: that one has them.
-pub const SEEDS_SPARED: Duration = Duration::from_secs(1);
+pub const SEEDS_SPARED: Duration = Duration::from_secs(2);
 /// Hash requests that one peer owes at a time (BEP 52): 64 KiB of hashes.
 pub const HASH_REQUESTS: usize = 4;
 /// Hash requests of a choked peer: one each of these. An unchoked one has a share of the upload rate.

@@ -13,9 +13,7 @@ use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
 use crate::event::PeerKey;
-use crate::limits::{
-    ASK_AGAIN, ASK_TIMEOUT, METADATA_ALONE, METADATA_ASKED, METADATA_BYTES, METADATA_REQUESTS, METADATA_STALL,
-};
+use crate::limits::{ASK_AGAIN, ASK_TIMEOUT, METADATA_ALONE, METADATA_BYTES, METADATA_REQUESTS, METADATA_STALL};
 
 /// What a piece of metadata led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +89,8 @@ struct Source {
 #[derive(Debug)]
 pub(crate) struct MetadataFetch {
     hashes: InfoHashes,
+    /// How many peers are asked for the same piece.
+    askers: usize,
     sources: BTreeMap<PeerKey, Source>,
     together: Option<Assembly>,
     alone: bool,
@@ -98,8 +98,9 @@ pub(crate) struct MetadataFetch {
 }
 
 impl MetadataFetch {
-    pub(crate) fn new(hashes: InfoHashes) -> Self {
-        Self { hashes, sources: BTreeMap::new(), together: None, alone: false, due: None }
+    /// Asks up to `askers` peers for the same piece.
+    pub(crate) fn new(hashes: InfoHashes, askers: usize) -> Self {
+        Self { hashes, askers, sources: BTreeMap::new(), together: None, alone: false, due: None }
     }
 
     /// A peer speaks `ut_metadata` and says that the dictionary is `size` bytes long.
@@ -191,7 +192,7 @@ impl MetadataFetch {
         }
         let (size, first) = (copy.size, requests.len());
         // Each piece of one peer first, of a second one only when all are asked for.
-        for round in 0..METADATA_ASKED {
+        for round in 0..self.askers {
             let sources = self.sources.iter_mut();
             for (peer, source) in sources.filter(|(peer, source)| source.may_be_asked(size, now) && may_ask(**peer)) {
                 for (piece, count) in askers.iter_mut().filter(|(_, count)| **count == round) {
@@ -341,6 +342,7 @@ mod tests {
     use obt_wire::extension::metadata_piece_size;
 
     use super::*;
+    use crate::limits::METADATA_ASKED;
 
     #[expect(clippy::disallowed_methods, reason = "a moment to count from")]
     fn moment() -> Instant {
@@ -357,7 +359,7 @@ mod tests {
 
     fn fetch(info: &Bytes) -> MetadataFetch {
         let v1 = Some(Sha1Hash(Sha1::digest(info).into()));
-        MetadataFetch::new(InfoHashes { v1, v2: None })
+        MetadataFetch::new(InfoHashes { v1, v2: None }, METADATA_ASKED)
     }
 
     fn piece(info: &Bytes, piece: u32) -> Bytes {

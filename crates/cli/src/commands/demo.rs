@@ -13,7 +13,7 @@ use obt_node::disk::OnExisting;
 use obt_node::hash::{MakeOptions, Watch, check};
 use obt_node::names::NameArgument;
 use obt_node::node::Node;
-use obt_node::requester::{NOBODY, Patience, resolve};
+use obt_node::requester::{NOBODY, Patience, fetch_torrent, find};
 use obt_node::server::{TrackerConfig, TrackerListen, TrackerPort, TrackerServer};
 use obt_node::sharer::{How, ShareRequest, Sharer};
 use obt_node::state::StateFolder;
@@ -110,21 +110,23 @@ async fn fetch(
 ) -> anyhow::Result<Status> {
     let client = TrackerClient::new(tracker);
     let argument = NameArgument::parse(name)?;
-    let resolved = resolve(&client, &argument).await.map_err(tell_resolve)?;
-    let add = download(client.address(), &resolved, folder, OnExisting::Refuse, Afterwards::Stop);
+    let found = find(&client, &argument).await.map_err(tell_resolve)?;
+    let torrent = fetch_torrent(&client, &found).await.map_err(tell_resolve)?;
+    let metainfo = Arc::clone(&torrent.metainfo);
+    let add = download(client.address(), &found, torrent, folder, OnExisting::Refuse, Afterwards::Stop);
     let handle = node.add(add)?;
     let board = Board::new(output);
     let followed = follow(&handle, name, &board, Some(Patience::new(NOBODY, Instant::now())), stop).await?;
     let Followed::Finished(finished) = followed else {
         return Err(Told::incomplete("the demo did not finish").into());
     };
-    let size = resolved.metainfo.info.size();
+    let size = metainfo.info.size();
     if output.is_json() {
-        report(&resolved, &finished, output)?;
+        report(&found, size, &finished, output)?;
     } else {
         tell_finished(name, size, &finished, output);
     }
-    let (root, metainfo) = (finished.path.clone(), Arc::clone(&resolved.metainfo));
+    let root = finished.path.clone();
     let checked = tokio::task::spawn_blocking(move || check(&root, &metainfo, &Watch::default())).await??;
     if !checked.is_complete() {
         return Err(Told::failed("what arrived is not what was shared").into());

@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use obt_node::api_types::Item;
 use obt_node::disk::{DownloadPlan, OnExisting, Selection, Store};
 use obt_node::names::{NameArgument, Selector};
 use obt_node::node::Node;
 use obt_node::requester::{
-    self, NOBODY, Patience, ResolveError, Resolved, is_held, nobody_has, resolve, resolve_version,
+    self, Found, ItemTorrent, NOBODY, Patience, ResolveError, fetch_torrent, find, find_version, is_held, nobody_has,
+    supply,
 };
-use obt_node::torrent::{AddTorrent, Afterwards, Finished, LocalAddresses, Source, TorrentHandle, TrackerUrl};
+use obt_node::torrent::{AddTorrent, Afterwards, Finished, LocalAddresses, Place, Source, TorrentHandle, TrackerUrl};
 use obt_node::tracker_client::{TrackerAddress, TrackerClient};
 use serde_json::json;
 
@@ -51,22 +51,34 @@ async fn get(
     stop: &Stop,
 ) -> anyhow::Result<Status> {
     let wait = if args.wait { Wait::UntilSomebodyHasIt } else { Wait::No };
-    let Some(resolved) = resolve_patiently(client, argument, wait, output, stop).await? else {
+    let Some(found) = find_patiently(client, argument, wait, output, stop).await? else {
         return Ok(Status::Incomplete);
     };
-    let resolved = version_begun(client, node, resolved, argument, &args.output, output).await?;
-    if !is_held(&resolved.item) && wait == Wait::No && !is_begun(&args.output, &resolved) {
-        return Err(nobody(&resolved.item));
+    let (found, begun) = version_begun(client, node, found, argument, &args.output, output).await?;
+    if !is_held(&found.item) && wait == Wait::No && begun == Begun::No {
+        return Err(nobody(&found.item));
     }
     let on_existing = if args.force { OnExisting::Replace } else { OnExisting::Refuse };
     let afterwards = if args.seed { Afterwards::Seed } else { Afterwards::Stop };
-    let handle = node.add(download(client.address(), &resolved, &args.output, on_existing, afterwards))?;
+    let handle = match begun {
+        // What is here is looked at before anybody hears of us.
+        Begun::Yes => {
+            let torrent = fetch_torrent(client, &found).await.map_err(tell_resolve)?;
+            node.add(download(client.address(), &found, torrent, &args.output, on_existing, afterwards))?
+        }
+        Begun::No => node.add(awaited(client.address(), &found, &args.output, on_existing, afterwards))?,
+    };
     let board = Board::new(output);
     let patience = (wait == Wait::No).then(|| Patience::new(NOBODY, Instant::now()));
-    match follow(&handle, argument.text(), &board, patience, stop).await? {
-        Followed::Finished(finished) => report(&resolved, &finished, output)?,
-        Followed::GaveUp => return Err(gave_up(client, &resolved, &handle).await),
-        Followed::Stopped => return Ok(stopped(&handle, &resolved, output)),
+    let followed = follow(&handle, argument.text(), &board, patience, stop);
+    let followed = match begun {
+        Begun::Yes => followed.await?,
+        Begun::No => supplied(supply(client, &found, &handle), followed).await?,
+    };
+    match followed {
+        Followed::Finished(finished) => report(&found, wanted_size(&found, &handle), &finished, output)?,
+        Followed::GaveUp => return Err(gave_up(client, &found, &handle).await),
+        Followed::Stopped => return Ok(stopped(&handle, &found, output)),
     }
     if args.seed {
         output.talk("serving it to others; Ctrl-C stops");
@@ -101,20 +113,33 @@ pub(crate) fn check_folder(folder: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Resolves a name; where `wait` says so again and again, until it means something and somebody has it. None where the
-/// user stopped the waiting.
-pub(crate) async fn resolve_patiently(
+/// Follows a download while its torrent is supplied, or says why it cannot be.
+async fn supplied(
+    supplied: impl Future<Output = Result<(), ResolveError>>,
+    followed: impl Future<Output = anyhow::Result<Followed>>,
+) -> anyhow::Result<Followed> {
+    tokio::pin!(followed);
+    tokio::select! {
+        supplied = supplied => supplied.map_err(tell_resolve)?,
+        followed = &mut followed => return followed,
+    }
+    followed.await
+}
+
+/// Asks what a name means; where `wait` says so again and again, until it means something and somebody has it. None where
+/// the user stopped the waiting.
+pub(crate) async fn find_patiently(
     client: &TrackerClient,
     argument: &NameArgument,
     wait: Wait,
     output: Output,
     stop: &Stop,
-) -> anyhow::Result<Option<Resolved>> {
+) -> anyhow::Result<Option<Found>> {
     let mut said = false;
     loop {
-        let waiting_for = match resolve(client, argument).await {
-            Ok(resolved) if wait == Wait::No || is_held(&resolved.item) => return Ok(Some(resolved)),
-            Ok(resolved) => nobody_has(&resolved.item),
+        let waiting_for = match find(client, argument).await {
+            Ok(found) if wait == Wait::No || is_held(&found.item) => return Ok(Some(found)),
+            Ok(found) => nobody_has(&found.item),
             Err(error @ (ResolveError::Unknown { .. } | ResolveError::NoVersion { .. })) if wait != Wait::No => {
                 error.to_string()
             }
@@ -131,65 +156,89 @@ pub(crate) async fn resolve_patiently(
     }
 }
 
-/// The final name: of a file inside an item its last component, else that of the item.
-fn final_name(resolved: &Resolved) -> &str {
-    let inner = resolved.inner.as_ref().and_then(|path| path.last());
-    inner.map_or_else(|| resolved.name.last_component(), String::as_str)
+/// Whether anything of a download lies where it is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    Yes,
+    No,
 }
 
-fn is_begun(folder: &Path, resolved: &Resolved) -> bool {
-    std::fs::symlink_metadata(folder.join(final_name(resolved))).is_ok()
+/// The final name: of a file inside an item its last component, else that of the item.
+fn final_name(found: &Found) -> &str {
+    let inner = found.inner.as_ref().and_then(|path| path.last());
+    inner.map_or_else(|| found.name.last_component(), String::as_str)
 }
 
 /// A download that was begun stays with its version, unless another one was asked for.
 async fn version_begun(
     client: &TrackerClient,
     node: &Node,
-    resolved: Resolved,
+    found: Found,
     argument: &NameArgument,
     folder: &Path,
     output: Output,
-) -> anyhow::Result<Resolved> {
-    if argument.selector != Selector::Newest {
-        return Ok(resolved);
-    }
-    let begun =
-        Store::begun(node.disk(), folder, final_name(&resolved)).await.map_err(|error| tell_torrent(error.into()))?;
-    let Some(begun) = begun.and_then(|torrent| requester::version_of(&resolved, &torrent)) else {
-        return Ok(resolved);
+) -> anyhow::Result<(Found, Begun)> {
+    let name = final_name(&found);
+    let torrent = Store::begun(node.disk(), folder, name).await.map_err(|error| tell_torrent(error.into()))?;
+    let is_there = std::fs::symlink_metadata(folder.join(name)).is_ok();
+    let begun = if torrent.is_some() || is_there { Begun::Yes } else { Begun::No };
+    let Some(version) = torrent.and_then(|torrent| requester::version_of(&found, &torrent)) else {
+        return Ok((found, begun));
     };
-    if begun == resolved.item.version {
-        return Ok(resolved);
+    if argument.selector != Selector::Newest || version == found.item.version {
+        return Ok((found, begun));
     }
-    let earlier = resolve_version(client, &resolved, &Selector::Version(begun)).await.map_err(tell_resolve)?;
-    let newest = resolved.item.version;
-    Ok(match earlier {
+    let earlier = find_version(client, &found, &Selector::Version(version)).await.map_err(tell_resolve)?;
+    let newest = found.item.version;
+    let goes_on = match earlier {
         Some(earlier) => {
-            output.talk(format_args!("going on with version {begun}, which was begun; the newest is {newest}"));
+            output.talk(format_args!("going on with version {version}, which was begun; the newest is {newest}"));
             earlier
         }
-        None => resolved,
-    })
+        None => found,
+    };
+    Ok((goes_on, begun))
 }
 
-/// A download of what was resolved, announced to the tracker that knows it.
+/// A download of what was found, announced to the tracker that knows it.
 pub(crate) fn download(
     tracker: &TrackerAddress,
-    resolved: &Resolved,
+    found: &Found,
+    torrent: ItemTorrent,
     folder: &Path,
     on_existing: OnExisting,
     afterwards: Afterwards,
 ) -> AddTorrent {
-    let plan = DownloadPlan {
+    let Place { folder, name, selection, on_existing } = place(found, folder, on_existing);
+    let ItemTorrent { metainfo, torrent } = torrent;
+    let plan = DownloadPlan { folder, name, metainfo, torrent, selection, on_existing };
+    announced(tracker, Source::Download(Box::new(plan)), afterwards)
+}
+
+/// The same while its torrent is still to come.
+fn awaited(
+    tracker: &TrackerAddress,
+    found: &Found,
+    folder: &Path,
+    on_existing: OnExisting,
+    afterwards: Afterwards,
+) -> AddTorrent {
+    let source = Source::Awaited { hashes: found.hashes, place: place(found, folder, on_existing) };
+    announced(tracker, source, afterwards)
+}
+
+fn place(found: &Found, folder: &Path, on_existing: OnExisting) -> Place {
+    Place {
         folder: folder.to_owned(),
-        name: Some(final_name(resolved).to_owned()),
-        metainfo: resolved.metainfo.clone(),
-        torrent: Bytes::clone(&resolved.torrent),
-        selection: resolved.inner.clone().map_or(Selection::All, Selection::Path),
+        name: Some(final_name(found).to_owned()),
+        selection: found.inner.clone().map_or(Selection::All, Selection::Path),
         on_existing,
-    };
+    }
+}
+
+fn announced(tracker: &TrackerAddress, source: Source, afterwards: Afterwards) -> AddTorrent {
     AddTorrent {
-        source: Source::Download(Box::new(plan)),
+        source,
         trackers: vec![TrackerUrl { url: format!("obt://{tracker}"), tier: 0 }],
         peers: Vec::new(),
         local_addresses: LocalAddresses::Allowed,
@@ -201,10 +250,10 @@ fn nobody(item: &Item) -> anyhow::Error {
     Told::incomplete(nobody_has(item)).hint("`--wait` waits until somebody has it").into()
 }
 
-async fn gave_up(client: &TrackerClient, resolved: &Resolved, handle: &TorrentHandle) -> anyhow::Error {
+async fn gave_up(client: &TrackerClient, found: &Found, handle: &TorrentHandle) -> anyhow::Error {
     let have = have_bytes(handle);
-    let now = client.item(&resolved.name, &Selector::Version(resolved.item.version)).await.ok().flatten();
-    let item = now.as_ref().unwrap_or(&resolved.item);
+    let now = client.item(&found.name, &Selector::Version(found.item.version)).await.ok().flatten();
+    let item = now.as_ref().unwrap_or(&found.item);
     let sentence = if is_held(item) && item.holders > 0 {
         let holders = item.holders;
         format!("none of the {holders} peers that should have {:?} could be reached", item.name)
@@ -223,16 +272,15 @@ fn have_bytes(handle: &TorrentHandle) -> u64 {
     stats.swarm.as_ref().map_or(0, |swarm| swarm.wanted_bytes.saturating_sub(swarm.left_bytes))
 }
 
-fn stopped(handle: &TorrentHandle, resolved: &Resolved, output: Output) -> Status {
+fn stopped(handle: &TorrentHandle, found: &Found, output: Output) -> Status {
     let have = show_bytes(have_bytes(handle));
-    output.talk(format_args!("stopped; {have} of {:?} are kept, the same command goes on", resolved.item.name));
+    output.talk(format_args!("stopped; {have} of {:?} are kept, the same command goes on", found.item.name));
     Status::Incomplete
 }
 
 /// What a `get` ends with.
-pub(crate) fn report(resolved: &Resolved, finished: &Finished, output: Output) -> anyhow::Result<()> {
-    let Resolved { item, .. } = resolved;
-    let size = wanted_size(resolved);
+pub(crate) fn report(found: &Found, size: u64, finished: &Finished, output: Output) -> anyhow::Result<()> {
+    let Found { item, .. } = found;
     if output.is_json() {
         let from =
             finished.from.iter().map(|(address, bytes)| json!({"address": show_address(address), "bytes": bytes}));
@@ -281,9 +329,11 @@ pub(crate) fn show_address(address: &SocketAddr) -> String {
     SocketAddr::new(address.ip().to_canonical(), address.port()).to_string()
 }
 
-fn wanted_size(resolved: &Resolved) -> u64 {
-    let Some(inner) = &resolved.inner else { return resolved.item.size };
-    let files = resolved.metainfo.info.files.iter().filter(|file| file.path.starts_with(inner));
+/// The size of what was asked for, once the torrent is known.
+fn wanted_size(found: &Found, handle: &TorrentHandle) -> u64 {
+    let metainfo = handle.stats().borrow().metainfo.clone();
+    let (Some(inner), Some(metainfo)) = (&found.inner, metainfo) else { return found.item.size };
+    let files = metainfo.info.files.iter().filter(|file| file.path.starts_with(inner));
     files.map(|file| file.size).sum()
 }
 

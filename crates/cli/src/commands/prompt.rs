@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use obt_node::disk::OnExisting;
 use obt_node::names::NameArgument;
 use obt_node::node::Node;
-use obt_node::requester::{NOBODY, Patience, Prospect, is_held, nobody_has, resolve};
+use obt_node::requester::{NOBODY, Patience, Prospect, fetch_torrent, find, is_held, nobody_has};
 use obt_node::torrent::{Afterwards, TorrentHandle};
 use obt_node::tracker_client::TrackerAddress;
 use tokio::sync::mpsc;
@@ -117,18 +117,21 @@ async fn fetch(
     output: Output,
 ) -> anyhow::Result<()> {
     let client = node.tracker_client(&tracker);
-    let resolved = resolve(&client, name).await.map_err(tell_resolve)?;
-    if !is_held(&resolved.item) {
-        anyhow::bail!("{}", nobody_has(&resolved.item));
+    let found = find(&client, name).await.map_err(tell_resolve)?;
+    if !is_held(&found.item) {
+        anyhow::bail!("{}", nobody_has(&found.item));
     }
-    let handle = node.add(download(client.address(), &resolved, &folder, OnExisting::Refuse, Afterwards::Seed))?;
+    let torrent = fetch_torrent(&client, &found).await.map_err(tell_resolve)?;
+    let size = torrent.metainfo.info.size();
+    let handle =
+        node.add(download(client.address(), &found, torrent, &folder, OnExisting::Refuse, Afterwards::Seed))?;
     let shown = plain(name.text());
-    say(output, &format!("{shown}: fetching {}", show_bytes(resolved.metainfo.info.size())));
+    say(output, &format!("{shown}: fetching {}", show_bytes(size)));
     tokio::select! {
         finished = handle.finished() => {
             let finished = finished.map_err(tell_torrent)?;
             clear();
-            tell_finished(&shown, resolved.metainfo.info.size(), &finished, output);
+            tell_finished(&shown, size, &finished, output);
             Ok(())
         }
         () = tell_progress(&handle, &shown, output) => {

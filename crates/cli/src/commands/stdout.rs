@@ -7,15 +7,15 @@ use std::time::Instant;
 
 use obt_node::disk::OnExisting;
 use obt_node::names::NameArgument;
-use obt_node::requester::{NOBODY, Patience, Prospect, Resolved, is_held, nobody_has};
+use obt_node::requester::{Found, ItemTorrent, NOBODY, Patience, Prospect, fetch_torrent, is_held, nobody_has};
 use obt_node::state::StateFolder;
 use obt_node::torrent::{Afterwards, TorrentHandle};
 use obt_node::tracker_client::TrackerClient;
 use obt_wire::metainfo::FileKind;
 use tokio::io::AsyncWriteExt;
 
-use crate::commands::get::{Wait, download, resolve_patiently};
-use crate::commands::service::start_node;
+use crate::commands::get::{Wait, download, find_patiently};
+use crate::commands::service::{start_node, tell_resolve};
 use crate::output::{Output, Status, Told};
 use crate::settings::Settings;
 use crate::stop::Stop;
@@ -32,35 +32,36 @@ pub(crate) async fn run(
         return Err(Told::failed("--stdout and --json both want standard output").into());
     }
     let wait = if wait { Wait::UntilSomebodyHasIt } else { Wait::No };
-    let Some(resolved) = resolve_patiently(client, argument, wait, output, &stop).await? else {
+    let Some(found) = find_patiently(client, argument, wait, output, &stop).await? else {
         return Ok(Status::Incomplete);
     };
-    if !is_held(&resolved.item) && wait == Wait::No {
-        return Err(Told::incomplete(nobody_has(&resolved.item)).hint("`--wait` waits until somebody has it").into());
+    if !is_held(&found.item) && wait == Wait::No {
+        return Err(Told::incomplete(nobody_has(&found.item)).hint("`--wait` waits until somebody has it").into());
     }
-    let (file, size) = one_file(&resolved)?;
+    let torrent = fetch_torrent(client, &found).await.map_err(tell_resolve)?;
+    let (file, size) = one_file(&found, &torrent)?;
     let cache = Cache::new(&StateFolder::open(&settings.state()?)?)?;
     let node = start_node(settings).await?;
-    let add = download(client.address(), &resolved, &cache.path, OnExisting::Refuse, Afterwards::Seed);
+    let add = download(client.address(), &found, torrent, &cache.path, OnExisting::Refuse, Afterwards::Seed);
     let handle = node.add(add)?;
     let patience = (wait == Wait::No).then(|| Patience::new(NOBODY, Instant::now()));
     let status = tokio::select! {
         copied = copy(&handle, file, size) => copied.map(|()| Status::Done),
         () = stop.requested() => Ok(Status::Incomplete),
-        () = nobody(&handle, patience) => Err(Told::incomplete(nobody_has(&resolved.item)).into()),
+        () = nobody(&handle, patience) => Err(Told::incomplete(nobody_has(&found.item)).into()),
     };
     node.shutdown().await;
     status
 }
 
 /// The number and size of the one file that is meant.
-fn one_file(resolved: &Resolved) -> anyhow::Result<(usize, u64)> {
-    let inner = resolved.inner.as_deref().unwrap_or_default();
-    let files = resolved.metainfo.info.files.iter().enumerate();
+fn one_file(found: &Found, torrent: &ItemTorrent) -> anyhow::Result<(usize, u64)> {
+    let inner = found.inner.as_deref().unwrap_or_default();
+    let files = torrent.metainfo.info.files.iter().enumerate();
     let mut files = files.filter(|(_, file)| file.kind == FileKind::Data && file.path.starts_with(inner));
     match (files.next(), files.next()) {
         (Some((number, file)), None) => Ok((number, file.size)),
-        _ => Err(Told::failed(format!("{:?} is a folder; --stdout takes one file", resolved.item.name))
+        _ => Err(Told::failed(format!("{:?} is a folder; --stdout takes one file", found.item.name))
             .hint("name a file in it: FOLDER/inner/file")
             .into()),
     }

@@ -53,6 +53,11 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
+    pub(super) fn ask_others() -> Self {
+        let message = "others are getting this .torrent at the moment; they can pass it on";
+        Self { retry_after: Some(1), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "ask_others", message) }
+    }
+
     pub(super) fn owned(name: &Name, owner: PublicKey) -> Self {
         let message = format!("the name {:?} belongs to the publisher {owner}", name.as_str());
         let mut error = Self::new(StatusCode::CONFLICT, "owned", message)

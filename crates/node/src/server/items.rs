@@ -1,6 +1,6 @@
 //! What the catalogue holds, for programs: lists, single items, their .torrent files and magnet links.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use axum::Json;
@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderName, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use obt_catalogue::{
-    CatalogueError, Entry, LastHolder, Layout, Name, NameArgument, QueryError, Reader, Resolved, Selector,
+    BlobHash, CatalogueError, Entry, LastHolder, Layout, Name, NameArgument, QueryError, Reader, Resolved, Selector,
 };
 use obt_tracker::SwarmStats;
 use obt_wire::metainfo::Metainfo;
@@ -145,10 +145,31 @@ pub(super) async fn show(
     app.bulk.answer("application/json", json).await
 }
 
-/// `GET /items/NAME.torrent` and `/items/NAME.magnet`
+/// The query of an export.
+#[derive(Debug, Deserialize)]
+pub(super) struct ExportQuery {
+    /// Whoever asks can have the .torrent from others too.
+    #[serde(default)]
+    patient: Patient,
+}
+
+/// Whether somebody can wait for a .torrent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+enum Patient {
+    /// It gets it at once.
+    #[default]
+    #[serde(rename = "0")]
+    No,
+    /// It may be told to ask others for a moment.
+    #[serde(rename = "1")]
+    Yes,
+}
+
+/// `GET /items/NAME.torrent[?patient=1]` and `/items/NAME.magnet`
 pub(super) async fn export(
     State(app): State<Arc<App>>,
     Extension(ends): Extension<Ends>,
+    query: Result<Query<ExportQuery>, QueryRejection>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -167,6 +188,11 @@ pub(super) async fn export(
     }
     let disposition = attachment(&format!("{}.torrent", found.entry.name.last_component()));
     let clean = app.metainfos.blob(&app.catalogue, blob).await?;
+    // What else is in the query is no reason not to give a browser its file.
+    let patient = query.map_or(Patient::No, |Query(query)| query.patient);
+    if patient == Patient::Yes && app.had_better_wait(blob, clean.len()) {
+        return Err(ApiError::ask_others());
+    }
     let torrent = Metainfo::add_urls(&clean, &trackers, &[web_seed]);
     let torrent = torrent.ok_or_else(|| ApiError::internal(&CatalogueError::Damaged("a blob is no torrent")))?;
     let torrent = app.bulk.answer_parts("application/x-bittorrent", torrent).await?;
@@ -205,6 +231,11 @@ pub(super) async fn as_of(State(app): State<Arc<App>>, request: Request, next: N
 }
 
 impl App {
+    fn had_better_wait(&self, torrent: BlobHash, bytes: usize) -> bool {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.had_better_wait(torrent, bytes, Instant::now())
+    }
+
     async fn be_consistent(&self, consistent: Consistent) -> Result<(), ApiError> {
         if consistent == Consistent::Yes {
             self.catalogue.cluster().read_index().await?;

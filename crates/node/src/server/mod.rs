@@ -27,6 +27,7 @@ mod publish;
 mod routes;
 pub mod state;
 mod status;
+mod turns;
 mod udp;
 mod upkeep;
 mod web;
@@ -60,6 +61,7 @@ use self::metainfos::Metainfos;
 pub use self::operator::{Operator, OperatorError};
 pub use self::origin::{Advertise, ParseAdvertiseError};
 use self::state::TrackerState;
+use self::turns::Turns;
 use self::udp::UdpThreads;
 use crate::keyring::{KeyringError, read_or_make_key};
 use crate::state::StateFolder;
@@ -168,6 +170,8 @@ struct App {
     /// Files being sent.
     streams: Arc<Semaphore>,
     bulk: Bulk,
+    /// Of those who come for .torrents.
+    turns: Mutex<Turns>,
     /// True, or closed, when the server stops.
     stop: watch::Receiver<bool>,
 }
@@ -222,6 +226,7 @@ impl TrackerServer {
             uploads: Semaphore::new(limits::UPLOAD_KIB as usize),
             streams: Arc::new(Semaphore::new(limits::STREAMS)),
             bulk: Bulk::new(),
+            turns: Mutex::default(),
             stop: stopped,
         });
         changes::hold_what_is_named(&app).await.map_err(StartError::Catalogue)?;

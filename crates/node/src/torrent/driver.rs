@@ -66,7 +66,7 @@ pub(super) struct Driver {
     hashes: InfoHashes,
     trackers: Vec<TrackerUrl>,
     afterwards: Afterwards,
-    /// Where a magnet's content shall go, until it is known.
+    /// Where the content shall go, until it is known.
     place: Option<Place>,
     ends: Ends,
     /// What its connections share.
@@ -124,9 +124,10 @@ impl Driver {
     ) -> Self {
         let now = Instant::now();
         let hashes = add.source.hashes();
-        let start = match &opened {
-            Some(opened) => Start::Content(opened.content.clone()),
-            None => Start::Hashes(hashes),
+        let start = match (&opened, &add.source) {
+            (Some(opened), _) => Start::Content(opened.content.clone()),
+            (None, Source::Awaited { .. }) => Start::Awaited(hashes),
+            (None, _) => Start::Hashes(hashes),
         };
         let (reports_sender, reports) = mpsc::channel(INBOX_BATCHES);
         let shared = Arc::new(Shared {
@@ -144,7 +145,7 @@ impl Driver {
             trackers: add.trackers,
             afterwards: add.afterwards,
             place: match add.source {
-                Source::Magnet { place, .. } => Some(place),
+                Source::Magnet { place, .. } | Source::Awaited { place, .. } => Some(place),
                 Source::Download(_) | Source::Existing { .. } => None,
             },
             ends,
@@ -342,6 +343,7 @@ impl Driver {
             Order::Dialed(addr, Some(dialed)) => self.dialed(addr, dialed),
             Order::Dialed(addr, None) => self.feed(Event::ConnectFailed { addr }),
             Order::Announced(tracker, result) => self.feed(Event::Announced { tracker, result }),
+            Order::Given(metainfo, torrent) => self.open_given(metainfo, torrent),
             Order::Opened(Ok(opened)) => self.begin(*opened),
             Order::Opened(Err(error)) => self.fail(error),
             Order::Finished(result) => self.finished(result, outcome),
@@ -536,23 +538,32 @@ impl Driver {
 
 /// From a magnet, through a download, to the end.
 impl Driver {
-    /// The info dictionary is here: opens the storage.
+    /// Peers sent the info dictionary: opens the storage, unless the torrent was given meanwhile.
     fn open(&mut self, info: Bytes) {
-        let Some(place) = self.place.take() else {
-            debug_assert!(false, "metadata came twice, or nobody asked for it");
+        let Some(place) = self.place.take() else { return };
+        let (disk, hashes, done) = (self.context.disk.clone(), self.hashes, self.done_sender.clone());
+        self.open_by(async move { open::magnet(&disk, place, hashes, info, done).await });
+    }
+
+    /// The torrent was given: opens the storage, unless peers were faster.
+    fn open_given(&mut self, metainfo: Arc<Metainfo>, torrent: Bytes) {
+        if metainfo.info.hashes != self.hashes {
             return;
-        };
-        let disk = self.context.disk.clone();
-        let done = self.done_sender.clone();
+        }
+        let Some(place) = self.place.take() else { return };
+        let (disk, done) = (self.context.disk.clone(), self.done_sender.clone());
+        self.open_by(async move { open::download(&disk, place.plan(metainfo, torrent), done).await });
+    }
+
+    fn open_by(&mut self, open: impl Future<Output = Result<Opened, TorrentError>> + Send + 'static) {
         let to_self = self.ends.to_self.clone();
-        let hashes = self.hashes;
         self.tasks.spawn(async move {
-            let opened = open::magnet(&disk, place, hashes, info, done).await.map(Box::new);
+            let opened = open.await.map(Box::new);
             to_self.send(Order::Opened(opened).into()).await;
         });
     }
 
-    /// A magnet's storage is open.
+    /// The storage of what was not known at first is open.
     fn begin(&mut self, opened: Opened) {
         let content = opened.content.clone();
         self.adopt(opened);

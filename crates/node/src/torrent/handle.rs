@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use obt_swarm::{PeerSource, Stats};
 use obt_wire::InfoHashes;
 use obt_wire::metainfo::Metainfo;
@@ -133,6 +134,13 @@ impl TorrentHandle {
         Err(self.why_ended())
     }
 
+    /// Waits until it is known what it is; None where it ended before.
+    pub async fn known(&self) -> Option<Arc<Metainfo>> {
+        let mut stats = self.ways.stats.clone();
+        let known = stats.wait_for(|stats| stats.metainfo.is_some()).await;
+        known.ok().and_then(|stats| stats.metainfo.clone())
+    }
+
     /// Waits until all that is wanted is here under its final name; at once for data that was there.
     ///
     /// # Errors
@@ -149,6 +157,12 @@ impl TorrentHandle {
     /// Leaves the swarm and keeps what is verified, so that the same download resumes. See [`ended`](Self::ended).
     pub async fn stop(&self) {
         self.ways.orders.send(Order::Stop.into()).await;
+    }
+
+    /// Gives a torrent that [awaits](super::Source::Awaited) it what it is, with its .torrent file. Nothing comes of it where
+    /// a peer was faster, or the info-hashes are others.
+    pub async fn give(&self, metainfo: Arc<Metainfo>, torrent: Bytes) {
+        self.ways.orders.send(Order::Given(metainfo, torrent).into()).await;
     }
 
     /// Addresses to try.

@@ -71,6 +71,14 @@ pub enum Source {
         /// Where it shall be.
         place: Place,
     },
+    /// To be fetched, and the torrent will be [given](super::TorrentHandle::give). Peers are met meanwhile; one of them may
+    /// have the torrent sooner.
+    Awaited {
+        /// Its info-hashes.
+        hashes: InfoHashes,
+        /// Where it shall be.
+        place: Place,
+    },
 }
 
 /// Where a download is to go, while nothing more is known of it.
@@ -93,7 +101,7 @@ impl Source {
         match self {
             Self::Download(plan) => plan.metainfo.info.hashes,
             Self::Existing { metainfo, .. } => metainfo.info.hashes,
-            Self::Magnet { hashes, .. } => *hashes,
+            Self::Magnet { hashes, .. } | Self::Awaited { hashes, .. } => *hashes,
         }
     }
 }
@@ -150,6 +158,13 @@ fn plan(place: Place, hashes: InfoHashes, info: Bytes) -> Result<DownloadPlan, T
     let info = Info::parse_expecting(info, &hashes).map_err(|error| TorrentError::Metadata(error.to_string()))?;
     let metainfo = Metainfo::new(info);
     let torrent = Bytes::from(metainfo.to_bytes());
-    let Place { folder, name, selection, on_existing } = place;
-    Ok(DownloadPlan { folder, name, metainfo: Arc::new(metainfo), torrent, selection, on_existing })
+    Ok(place.plan(Arc::new(metainfo), torrent))
+}
+
+impl Place {
+    /// The download of this torrent to there.
+    pub(super) fn plan(self, metainfo: Arc<Metainfo>, torrent: Bytes) -> DownloadPlan {
+        let Self { folder, name, selection, on_existing } = self;
+        DownloadPlan { folder, name, metainfo, torrent, selection, on_existing }
+    }
 }

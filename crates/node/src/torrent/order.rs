@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use obt_swarm::{AnnounceFailure, AnnounceReply, PeerSource, TrackerIndex};
+use obt_wire::metainfo::Metainfo;
 
 use super::error::TorrentError;
 use super::open::Opened;
@@ -20,8 +23,10 @@ pub(crate) enum Order {
     Dialed(SocketAddr, Option<Dialed>),
     /// An announce ended.
     Announced(TrackerIndex, Result<AnnounceReply, AnnounceFailure>),
-    /// The storage of a torrent that began as a magnet is open.
+    /// The storage of a torrent that was not known at first is open.
     Opened(Result<Box<Opened>, TorrentError>),
+    /// The torrent that was awaited, and its file.
+    Given(Arc<Metainfo>, Bytes),
     /// The download has its final name, or cannot get it.
     Finished(Result<PathBuf, StoreError>),
     /// Addresses to try.

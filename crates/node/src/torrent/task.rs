@@ -133,7 +133,7 @@ impl Torrent {
         };
         let share = match add.source {
             Source::Existing { .. } => None,
-            Source::Download(_) | Source::Magnet { .. } => Some(self.context.pool.share()),
+            Source::Download(_) | Source::Magnet { .. } | Source::Awaited { .. } => Some(self.context.pool.share()),
         };
         self.enter();
         let context = self.context.clone();
@@ -186,7 +186,7 @@ async fn open(context: &Context, source: &Source, done: UnboundedSender<Done>) -
         Source::Existing { root, metainfo, proof } => {
             open::existing(&context.disk, root, metainfo, proof, done).await.map(Some)
         }
-        Source::Magnet { .. } => Ok(None),
+        Source::Magnet { .. } | Source::Awaited { .. } => Ok(None),
     }
 }
 

@@ -76,9 +76,12 @@ impl Item {
 
     /// Fetches it, and the metainfo before.
     pub(crate) fn fetch_magnet(&self, folder: &Path, peers: Vec<SocketAddr>) -> AddTorrent {
-        let place =
-            Place { folder: folder.to_owned(), name: None, selection: Selection::All, on_existing: OnExisting::Refuse };
-        add(Source::Magnet { hashes: self.metainfo.info.hashes, place }, peers)
+        add(Source::Magnet { hashes: self.metainfo.info.hashes, place: whole(folder) }, peers)
+    }
+
+    /// Fetches it once its torrent is given.
+    pub(crate) fn await_torrent(&self, folder: &Path, peers: Vec<SocketAddr>) -> AddTorrent {
+        add(Source::Awaited { hashes: self.metainfo.info.hashes, place: whole(folder) }, peers)
     }
 
     /// The download holds the same bytes.
@@ -90,6 +93,10 @@ impl Item {
             assert!(read(download).unwrap() == read(&self.root).unwrap(), "{} differs", below.display());
         }
     }
+}
+
+fn whole(folder: &Path) -> Place {
+    Place { folder: folder.to_owned(), name: None, selection: Selection::All, on_existing: OnExisting::Refuse }
 }
 
 fn add(source: Source, peers: Vec<SocketAddr>) -> AddTorrent {

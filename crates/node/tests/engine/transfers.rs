@@ -4,12 +4,13 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use obt_node::config::NodeConfig;
 use obt_node::disk::Selection;
 use obt_node::node::{Node, NodeError};
-use obt_node::torrent::{AddTorrent, ReadError, Source, TorrentError};
+use obt_node::torrent::{AddTorrent, ReadError, Source, TorrentError, TorrentStats};
 use obt_swarm::{PeerSource, Phase};
 use obt_wire::metainfo::Version;
 
@@ -68,6 +69,27 @@ async fn a_magnet_brings_its_torrent_first() {
         let torrent = leecher.add(item.fetch_magnet(target.path(), vec![at(&seeder)])).unwrap();
         let finished = finish(&torrent).await;
         item.assert_same(&finished.path);
+    }
+}
+
+#[tokio::test]
+async fn a_torrent_that_is_given_while_peers_are_met_is_fetched() {
+    for version in [Version::V1, Version::V2, Version::Hybrid] {
+        let item = Item::make("film.mkv", &[("", 1_000_000)], 32_768, version);
+        let other = Item::file("other", 100_000, 16_384);
+        let seeder = seeder(&item).await;
+        let leecher = node().await;
+        let target = tempfile::tempdir().unwrap();
+        let torrent = leecher.add(item.await_torrent(target.path(), vec![at(&seeder)])).unwrap();
+        let met = |stats: &Arc<TorrentStats>| stats.swarm.as_ref().is_some_and(|swarm| swarm.peers.len() == 1);
+        within(torrent.stats().wait_for(met)).await.unwrap();
+        // Not what was asked for: it goes on waiting.
+        torrent.give(Arc::clone(&other.metainfo), other.metainfo.to_bytes().into()).await;
+        torrent.give(Arc::clone(&item.metainfo), item.metainfo.to_bytes().into()).await;
+        let again = item.metainfo.to_bytes().into();
+        torrent.give(Arc::clone(&item.metainfo), again).await;
+        assert_eq!(within(torrent.known()).await.unwrap().info.hashes, item.metainfo.info.hashes);
+        item.assert_same(&finish(&torrent).await.path);
     }
 }
 

@@ -27,7 +27,9 @@ use crate::choker::{Choker, Slots};
 use crate::event::{
     AnnounceFailure, AnnounceReply, Content, Event, PeerKey, PeerSource, ReadRange, TrackerIndex, TrackerUrl,
 };
-use crate::limits::{ANNOUNCE_PEERS, FEW_PEERS, NUM_WANT, RATE_BURST_LEAST, REQUESTERS_PER_BLOCK, TICK, TICK_IDLE};
+use crate::limits::{
+    ANNOUNCE_PEERS, FEW_PEERS, METADATA_ASKED, NUM_WANT, RATE_BURST_LEAST, REQUESTERS_PER_BLOCK, TICK, TICK_IDLE,
+};
 use crate::metadata::MetadataFetch;
 use crate::peer_list::PeerList;
 use crate::picker::PickerConfig;
@@ -236,9 +238,10 @@ impl Swarm {
         };
         match start {
             Start::Content(content) => this.begin(content),
-            Start::Hashes(hashes) => this.metadata = Some(MetadataFetch::new(hashes)),
+            Start::Hashes(hashes) => this.metadata = Some(MetadataFetch::new(hashes, METADATA_ASKED)),
             Start::Awaited(hashes) => {
-                this.metadata = Some(MetadataFetch::new(hashes));
+                // Who is slow is no loss: the torrent is on its way.
+                this.metadata = Some(MetadataFetch::new(hashes, 1));
                 this.sources = Sources::Leechers;
             }
         }
