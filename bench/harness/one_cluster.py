@@ -353,7 +353,7 @@ def told(member) -> int:
 
 
 def announce(plan, rate: int, seconds: int, swarms: int, peers: int, targets) -> dict:
-    done = subprocess.run([plan["announcer"], str(rate), str(seconds), str(swarms), str(peers), *targets],
+    done = subprocess.run([plan["announcer"], "udp", str(rate), str(seconds), str(swarms), str(peers), *targets],
                           capture_output=True, text=True)
     if done.returncode:
         raise Failed(f"the load ended: {done.stderr.strip()}")
