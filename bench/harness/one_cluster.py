@@ -1,5 +1,6 @@
-"""One run of a cluster of trackers: start, find, publish, join, crash; or announces; or swarms of many peers. A process of
-its own, as `one_run` is; reads a plan from standard input and writes what came out, both JSON."""
+"""One run of a cluster of trackers: start, find, publish, join, crash; or announces; or swarms of many peers; or announces
+while the leader is killed. A process of its own, as `one_run` is; reads a plan from standard input and writes what came out,
+both JSON."""
 
 import http.client
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from harness import one_tracker
 from harness.measure import Group, Machine, field
+from harness.one_failover import Watcher
 from harness.one_run import Failed, prepare_network, start
 from processes import wait_until
 
@@ -28,6 +30,10 @@ QUESTIONS = 40
 # Changes that a key and an address may make at once are a hundred.
 EACH = 90
 PUBLISHERS = 64
+SWARMS, PEERS = 10_000, 500_000
+# Who announces to whom while the leader is killed: each peer to one member, by one protocol. Addresses have 64 peers.
+PARTS = {("udp", "leader"): (0, 150_016), ("udp", "others"): (150_016, 450_048), ("http", "leader"): (450_048, 466_688),
+         ("http", "others"): (466_688, PEERS)}
 
 
 def main():
@@ -39,7 +45,7 @@ def main():
     cluster = Cluster(plan)
     machine = Machine()
     try:
-        figures = {"names": names, "announces": announces, "crowds": crowds}[plan["what"]](plan, cluster)
+        figures = {"names": names, "announces": announces, "crowds": crowds, "kill": kill}[plan["what"]](plan, cluster)
         record = {"figures": figures}
     except (Failed, AssertionError) as failed:
         record = {"failed": str(failed)}
@@ -231,14 +237,18 @@ def grow(plan, cluster) -> dict:
                         "join: leader's anon MiB, most": watched.most[leader.address] / MIB,
                         "join: publish p50 ms": sorted(wait["p50_ms"] for wait in waits)[len(waits) // 2],
                         "join: publish most ms": max(wait["max_ms"] for wait in waits)}
+    await_voters(plan, leader)
+    figures["follower anon MiB"] = cluster.all[1].anonymous() / MIB
+    return figures
+
+
+def await_voters(plan, member):
     voters = min(5, plan["members"] - 1 + plan["members"] % 2)
 
     def settled():
-        roles = [member["role"] for member in leader.status()["members"]]
+        roles = [one["role"] for one in member.status()["members"]]
         return sum(role in ("leader", "voter") for role in roles) == voters
     wait_until(settled, 60, "the voters vote")
-    figures["follower anon MiB"] = cluster.all[1].anonymous() / MIB
-    return figures
 
 
 def caught_up(leader, member) -> bool:
@@ -314,11 +324,10 @@ def found(plan, cluster):
 def announces(plan, cluster) -> dict:
     """At a rate, at one member or spread over all of them: 500,000 peers in 10,000 swarms, which come, then come again."""
     members = found(plan, cluster)
-    targets = [f"{member.address}:6969" for member in members[:plan["at"]]]
-    announce(plan, 0, 0, 10_000, 500_000, targets)
-    wait_until(lambda: all(told(member) == 500_000 for member in members), 60, "all members know all peers")
+    targets = members[:plan["at"]]
+    come(plan, members, targets)
     cpu, links = [member.cpu() for member in members], link_bytes()
-    load = announce(plan, plan["rate"], plan["seconds"], 10_000, 500_000, targets)
+    load = announce(plan, plan["rate"], plan["seconds"], SWARMS, PEERS, targets)
     used = [(member.cpu() - before) / load["seconds"] for member, before in zip(members, cpu)]
     figures = {"announces/s": load["answered"] / load["seconds"], "lost": load["sent"] - load["answered"],
                "late s, at most": load["late_seconds"], "CPUs of the first member": used[0]}
@@ -328,12 +337,74 @@ def announces(plan, cluster) -> dict:
     return figures | {"anon MiB of the first": members[0].anonymous() / MIB, "CPUs of all": sum(used)}
 
 
+def come(plan, members, targets):
+    """All peers, once."""
+    announce(plan, 0, 0, SWARMS, PEERS, targets)
+    wait_until(lambda: all(told(member) == PEERS for member in members), 60, "all members know all peers")
+
+
+def kill(plan, cluster) -> dict:
+    """Announces over UDP and HTTP to all members: with nobody killed, then with the leader killed after a third of the time.
+    What is told is of the members that live."""
+    members = found(plan, cluster)
+    await_voters(plan, members[0])
+    come(plan, members, members)
+    leader = leader_of(members)
+    others = [member for member in members if member is not leader]
+    quiet = heard(steady(plan, leader, others))
+    began, loads = time.monotonic(), steady(plan, leader, others)
+    at = plan["seconds"] // 3
+    time.sleep(at)
+    if leader_of(members) is not leader:
+        raise Failed("another member leads before the leader is killed")
+    watchers = [Watcher(member.address) for member in others]
+    killed = time.monotonic()
+    leader.kill()
+    struck = heard(loads)
+    known = [watcher.stop(killed) for watcher in watchers]
+    figures = {"killed after s": killed - began, "new leader known, s": min(known), "known to both, s": max(known)}
+    for protocol in ("udp", "http"):
+        figures |= {f"{protocol}: {what}": value for what, value in of_load(quiet[protocol]).items()}
+        figures |= {f"{protocol}, leader killed: {what}": value for what, value in of_load(struck[protocol]).items()}
+        figures[f"{protocol}, leader killed: longest ms since then"] = max(struck[protocol]["longest_ms_by_second"][at:])
+    return figures
+
+
+def leader_of(members):
+    """As they all say."""
+    led = {one["address"].rpartition(":")[0] for member in members for one in member.status()["members"]
+           if one["role"] == "leader"}
+    if len(led) != 1:
+        raise Failed(f"not one member leads: {led}")
+    return next(member for member in members if member.address in led)
+
+
+def steady(plan, leader, others) -> dict:
+    """The load on the leader and on the others, by either protocol, under way."""
+    rates, targets = {"udp": plan["rate"], "http": plan["http_rate"]}, {"leader": [leader], "others": others}
+    return {(protocol, of): announcing(plan, protocol, rates[protocol] * len(targets[of]) // plan["members"],
+                                       plan["seconds"], SWARMS, f"{first}..{end}", targets[of])
+            for (protocol, of), (first, end) in PARTS.items()}
+
+
+def heard(loads) -> dict:
+    """What came of the load on the others, by protocol, when all of it has ended well."""
+    done = {part: finish(load) for part, load in loads.items()}
+    return {protocol: load for (protocol, of), load in done.items() if of == "others"}
+
+
+def of_load(load) -> dict:
+    return {"answered/s": load["answered"] / load["seconds"], "lost": load["sent"] - load["answered"],
+            "p50 ms": load["p50_ms"], "p99 ms": load["p99_ms"], "longest ms": max(load["longest_ms_by_second"]),
+            "late s, at most": load["late_seconds"]}
+
+
 def crowds(plan, cluster) -> dict:
     """All peers come, as fast as they are taken; then the same once more."""
     members = found(plan, cluster)
     before = [member.anonymous() for member in members]
     peers = plan["swarms"] * plan["peers"]
-    first = announce(plan, 0, 0, plan["swarms"], peers, [f"{members[0].address}:6969"])
+    first = announce(plan, 0, 0, plan["swarms"], peers, members[:1])
     known = lambda: [told(member) for member in members]
     try:
         wait_until(lambda: all(count >= peers for count in known()), 30, "all members know all peers")
@@ -341,7 +412,7 @@ def crowds(plan, cluster) -> dict:
         pass
     grown = [member.anonymous() - was for member, was in zip(members, before)]
     used = members[0].cpu()
-    again = announce(plan, 0, 0, plan["swarms"], peers, [f"{members[0].address}:6969"])
+    again = announce(plan, 0, 0, plan["swarms"], peers, members[:1])
     return {"peers known": min(known()), "refused": first["refused"], "anon MiB more": max(grown) / MIB,
             "bytes a peer": max(grown) / peers, "announces/s": again["answered"] / again["seconds"],
             "announces per CPU-s": again["answered"] / (members[0].cpu() - used)}
@@ -352,12 +423,21 @@ def told(member) -> int:
     return member.status()["peers"]
 
 
-def announce(plan, rate: int, seconds: int, swarms: int, peers: int, targets) -> dict:
-    done = subprocess.run([plan["announcer"], "udp", str(rate), str(seconds), str(swarms), str(peers), *targets],
-                          capture_output=True, text=True)
-    if done.returncode:
-        raise Failed(f"the load ended: {done.stderr.strip()}")
-    return json.loads(done.stdout)
+def announce(plan, rate: int, seconds: int, swarms: int, peers: int, members) -> dict:
+    return finish(announcing(plan, "udp", rate, seconds, swarms, peers, members))
+
+
+def announcing(plan, protocol: str, rate: int, seconds: int, swarms: int, peers, members):
+    targets = [f"{member.address}:6969" for member in members]
+    return subprocess.Popen([plan["announcer"], protocol, *map(str, (rate, seconds, swarms, peers)), *targets],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(load) -> dict:
+    told, why = load.communicate()
+    if load.returncode:
+        raise Failed(f"the load ({' '.join(load.args[1:])}) ended: {why.strip()}")
+    return json.loads(told)
 
 
 def link_bytes() -> int:
