@@ -9,7 +9,7 @@ pub const ELECTION: (Duration, Duration) = (Duration::from_millis(400), Duration
 /// Entries after which openraft takes a snapshot; that costs nothing here, but lets the log be cut.
 pub const SNAPSHOT_ENTRIES: u64 = 1_000;
 /// Entries that stay in the log for members that were away for a minute: sending what they missed is cheaper by far than
-/// the whole catalogue. Of a kilobyte each, or of 40 where many publish at once.
+/// the whole catalogue. They have a kilobyte each, or 40 where many publish at once.
 pub const KEPT_ENTRIES: u64 = 8_000;
 /// Entries that are cut off at a time.
 pub const CUT_ENTRIES: u64 = 2_000;
@@ -66,5 +66,5 @@ pub const ADDRESSES: usize = 8;
 pub const ADDRESS_BYTES: usize = 262;
 /// How long an invitation is good unless asked otherwise.
 pub const INVITATION: Duration = Duration::from_secs(3_600);
-/// A jump of the term that no cluster makes by itself.
+/// Terms that a member may be ahead before the log warns of it: it may have been alone for an hour.
 pub const TERM_JUMP: u64 = 1_000;

@@ -78,10 +78,11 @@ pub const BATCHES_UNDERWAY: usize = 16;
 pub const BATCH_RETRY: Duration = Duration::from_secs(3);
 /// News kept for members that cannot be reached, about 60 bytes each. Whoever missed more gets a full copy.
 pub const EXCHANGE_LOG: usize = 1 << 18;
-/// Stock clients that left and are remembered, about 100 bytes each: of one of more, a member that was cut off meanwhile
-/// may say that it is there, and it is listed until its time is over.
+/// Stock clients that left and are remembered, about 100 bytes each. Where more leave, a member that was cut off
+/// meanwhile may say that one of them is there, and it is listed until its time is over.
 pub const DEPARTED: usize = 1 << 16;
-/// Members of a cluster, this one included: each sends all that it hears to each.
+/// Members of a cluster that tell each other who announces, this one included: each sends all that it hears to each.
+/// More are not spoken to.
 pub const MEMBERS: usize = 7;
 /// Oldest news, seconds: nobody is remembered longer.
 pub const OLDEST_NEWS: u32 = 2 * 3600;

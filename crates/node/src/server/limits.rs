@@ -40,9 +40,10 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const UPLOAD_KIB: u32 = 128 << 10;
 /// Metainfos being parsed or written at once: each keeps a core busy.
 pub(super) const PARSERS: usize = 4;
-/// Parsed metainfos that are kept, bytes of their .torrent files: one of 100,000 files, or thousands of usual ones. A parsed
-/// one takes about half as much again, and what the smallest takes.
+/// Parsed metainfos that are kept, bytes of their .torrent files, with [`METAINFO_BASE_BYTES`] for each: one of 100,000
+/// files, or thousands of usual ones. In memory they take about half as much again.
 pub(super) const METAINFO_CACHE_BYTES: usize = 16 << 20;
+/// What the smallest parsed metainfo takes in memory, bytes.
 pub(super) const METAINFO_BASE_BYTES: usize = 1 << 10;
 
 /// Memory for large answers that clients are reading, KiB: four .torrent files of the largest size.
@@ -52,9 +53,9 @@ pub(super) const SMALL_BYTES: usize = 256 << 10;
 
 /// Files being sent at once.
 pub(super) const STREAMS: usize = 128;
-/// Time until the first byte of a file, or an answer that says why not (DESIGN §1: "within a stated bound").
+/// Time until the first byte of a file, or an answer that says why not.
 pub(super) const FIRST_BYTE: Duration = Duration::from_secs(20);
-/// The same where the tracker lists nobody who could have it (DESIGN §1).
+/// The same where the tracker lists nobody who could have it.
 pub(super) const FIRST_BYTE_OF_NOBODY: Duration = Duration::from_secs(2);
 /// Time between two parts of a file that comes from the swarm.
 pub(super) const STREAM_STALL: Duration = Duration::from_secs(60);
