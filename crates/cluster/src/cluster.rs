@@ -504,6 +504,8 @@ impl NotLetIn {
             }
             Reply::Cluster(ClusterOutcome::Busy) => ("too many wait to be let in at the moment", false),
             Reply::Refused(Refusal::NotAllowed) => ("the join line belongs to another cluster", true),
+            // Somebody may leave.
+            Reply::Refused(full @ Refusal::Full) => return Self { why: full.to_string(), for_good: false },
             _ => ("the cluster has no leader at the moment, or too few members that answer", false),
         };
         Self { why: why.to_owned(), for_good }

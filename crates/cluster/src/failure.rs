@@ -40,7 +40,9 @@ impl From<Refusal> for ClusterFailure {
             Refusal::TooLarge => Self::TooLarge,
             Refusal::Stopping => Self::Stopping,
             Refusal::Busy => Self::Unknown,
-            Refusal::Missing | Refusal::Nonsense(_) | Refusal::NotAllowed => Self::Refused(refusal.to_string()),
+            Refusal::Full | Refusal::Missing | Refusal::Nonsense(_) | Refusal::NotAllowed => {
+                Self::Refused(refusal.to_string())
+            }
         }
     }
 }

@@ -58,8 +58,8 @@ pub const BLOB_ROUND: Duration = Duration::from_secs(60);
 /// Batches of soft state that wait for the receiver; more are refused, and the sender sends newer ones.
 pub const SOFT_BATCHES: usize = 64;
 
-/// Members at most: everybody is told of everybody.
-pub const MEMBERS: usize = 32;
+/// Members at most: everybody is told of everybody, and each tells each who announces.
+pub const MEMBERS: usize = 16;
 /// Addresses in a member's description, of each kind.
 pub const ADDRESSES: usize = 8;
 /// Longest address, bytes: a host name and a port.

@@ -139,6 +139,9 @@ pub enum Refusal {
     /// There is no such thing here.
     #[error("it is not here")]
     Missing,
+    /// It has as many members as a cluster may.
+    #[error("the cluster has {} members, as many as one may have", crate::limits::MEMBERS)]
+    Full,
     /// Too much of this kind at once; later.
     #[error("too much is under way")]
     Busy,

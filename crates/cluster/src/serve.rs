@@ -195,6 +195,9 @@ pub(crate) async fn join(shared: &Shared, join: Join) -> Result<Reply, Refusal> 
         // It proved that it is this member; it missed our last answer, or was stopped before it had the catalogue.
         return Ok(welcome(&members));
     }
+    if members.all.len() >= limits::MEMBERS {
+        return Err(Refusal::Full);
+    }
     let hash = invite::hash(&join.secret);
     let now_ms = shared.now_ms();
     let command = ClusterCommand::Admit { hash, node: join.node, member: join.member, now_ms };

@@ -371,3 +371,14 @@ async fn soft_state_goes_past_the_log() {
     world.at(0).send_soft(to, bytes::Bytes::from_static(b"deltas")).await.unwrap();
     assert_eq!(incoming.soft.recv().await.unwrap(), (world.at(0).node(), bytes::Bytes::from_static(b"deltas")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_has_as_many_members_as_it_may_says_so_to_the_next() {
+    let mut world = World::of(limits::MEMBERS).await;
+    let line = world.at(0).invite(limits::INVITATION).await.unwrap();
+    let place = world.seat();
+    world.start(place, world.config(place, Origin::Join(line))).await.unwrap();
+    let refused = world.at(place).joined(Duration::from_secs(1)).await.unwrap_err();
+    assert!(refused.to_string().contains("16 members"), "{refused}");
+    assert_eq!(world.at(0).status().members.len(), limits::MEMBERS);
+}

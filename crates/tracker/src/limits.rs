@@ -1,4 +1,4 @@
-//! Budgets of the tracker: one place, each with the reason for its number. An operator may raise those of [`Limits`].
+//! Budgets of the tracker: one place, each with the reason for its number.
 
 use std::time::Duration;
 
@@ -81,9 +81,9 @@ pub const EXCHANGE_LOG: usize = 1 << 18;
 /// Stock clients that left and are remembered, about 100 bytes each. Where more leave, a member that was cut off
 /// meanwhile may say that one of them is there, and it is listed until its time is over.
 pub const DEPARTED: usize = 1 << 16;
-/// Members of a cluster that tell each other who announces, this one included: each sends all that it hears to each.
-/// More are not spoken to.
-pub const MEMBERS: usize = 7;
+/// Members of a cluster that tell each other who announces, this one included: as many as a cluster may have. Each sends all
+/// that it hears to each.
+pub const MEMBERS: usize = 16;
 /// Oldest news, seconds: nobody is remembered longer.
 pub const OLDEST_NEWS: u32 = 2 * 3600;
 /// Swarms of which it is known how many downloads each member counted, at about 100 bytes each.

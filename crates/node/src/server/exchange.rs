@@ -20,6 +20,8 @@ use tokio::time::sleep_until;
 use super::limits::LINK_PAUSE;
 use super::state::TrackerState;
 
+const _: () = assert!(obt_cluster::limits::MEMBERS <= MEMBERS);
+
 /// What a link has come to.
 enum Word {
     Up(NodeId),

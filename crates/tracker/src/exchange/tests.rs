@@ -8,7 +8,7 @@ use super::log::Entry;
 use super::wire::{Head, Heard, News, PeerNews, Record, Writer};
 use super::*;
 use crate::leases::{LeaseItem, LeaseRequest};
-use crate::limits::{EXCHANGE_LOG, LEASE_LIFE, Limits};
+use crate::limits::{EXCHANGE_LOG, LEASE_LIFE, Limits, MEMBERS};
 use crate::store::{Announce, Asker, Client, CompactPeers, PeerLists, Remember, Standing, SwarmStats};
 use crate::testing::store;
 
@@ -25,6 +25,7 @@ struct Cluster {
     nodes: BTreeMap<MemberId, Node>,
     links: BTreeSet<(MemberId, MemberId)>,
     now: Instant,
+    size: u64,
     starts: u64,
     sent: usize,
 }
@@ -36,7 +37,8 @@ fn id(number: u64) -> MemberId {
 impl Cluster {
     fn new(members: u64) -> Self {
         let (_, now) = store(Limits::default());
-        let mut this = Self { nodes: BTreeMap::new(), links: BTreeSet::new(), now, starts: 0, sent: 0 };
+        let size = members.max(5);
+        let mut this = Self { nodes: BTreeMap::new(), links: BTreeSet::new(), now, size, starts: 0, sent: 0 };
         for number in 1..=members {
             this.start(number);
         }
@@ -46,7 +48,7 @@ impl Cluster {
         this
     }
 
-    /// Starts a member with nothing, as one of five.
+    /// Starts a member with nothing, as one of five, or of as many as there are.
     fn start(&mut self, number: u64) {
         let limits = Limits { torrents_per_hour: u16::MAX, ..Limits::default() };
         let home = Advertised { v4: Some([10, 9, 9, u8::try_from(number).unwrap()].into()), v6: None };
@@ -61,7 +63,7 @@ impl Cluster {
         // Stores begin when their member does, so that their seconds differ.
         let store = Memory { swarms: Swarms::new(&config_of_store, self.now), leases: Some(Leases::new(limits)) };
         let mut node = Node { exchange: Exchange::new(&config, 77 + self.starts, self.now), store };
-        let members: Vec<MemberId> = (1..=5).map(id).collect();
+        let members: Vec<MemberId> = (1..=self.size).map(id).collect();
         node.exchange.handle_event(Event::Members(&members), &mut node.store, self.now);
         self.nodes.insert(id(number), node);
     }
@@ -82,7 +84,7 @@ impl Cluster {
     }
 
     fn kill(&mut self, number: u64) {
-        for other in 1..=5 {
+        for other in 1..=self.size {
             if self.links.contains(&(id(number), id(other))) {
                 self.cut(number, other);
             }
@@ -194,6 +196,25 @@ impl Cluster {
 
 fn stats(seeds: u32, leechers: u32, completed: u32) -> SwarmStats {
     SwarmStats { seeds, leechers, completed }
+}
+
+#[test]
+fn as_many_members_as_a_cluster_may_have_know_of_each_others_clients() {
+    let most = u64::try_from(MEMBERS).unwrap();
+    let mut cluster = Cluster::new(most);
+    for number in 1..=most {
+        cluster.announce(number, &format!("10.0.0.{number}:1"), Standing::Leecher, false);
+    }
+    cluster.pass(11);
+    // Each is started anew: what it said before and what it says now are told apart.
+    for number in 1..=most {
+        assert_eq!(cluster.known(number).len(), MEMBERS, "at {number}");
+        cluster.kill(number);
+        cluster.start(number);
+        (1..=most).filter(|other| *other != number).for_each(|other| cluster.link(number, other));
+        cluster.pass(11);
+    }
+    assert!((1..=most).all(|number| cluster.known(number).len() == MEMBERS));
 }
 
 #[test]

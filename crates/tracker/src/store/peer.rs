@@ -1,5 +1,6 @@
 //! One peer of one swarm, as small as it gets.
 
+use crate::limits::MEMBERS;
 use crate::policy::LifeClass;
 
 /// A peer with an IPv4 (`N` = 4) or IPv6 (`N` = 16) address.
@@ -21,6 +22,9 @@ const _: () = assert!(size_of::<Peer<16>>() == 24);
 /// The tracker that a peer announced to: this one, or a stream of news from another member of its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Slot(pub(crate) u8);
+
+// Beside these two each other member has one, and another while it starts anew.
+const _: () = assert!(2 + 2 * (MEMBERS - 1) <= Slot::COUNT);
 
 impl Slot {
     /// This tracker.
