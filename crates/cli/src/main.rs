@@ -49,8 +49,8 @@ fn start_log(verbose: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("OBT_LOG").unwrap_or_else(|_| {
-        // It warns of what is usual in elections; what matters of it is told by ours.
-        let raft = if verbose < 2 { "error" } else { "warn" };
+        // It calls every message that is not answered an error, four a second; what matters of it is told by ours.
+        let raft = if verbose < 2 { "off" } else { "warn" };
         EnvFilter::new(format!(
             "warn,openraft={raft},obt={level},obt_node={level},obt_cluster={level},obt_swarm={level}"
         ))

@@ -42,6 +42,8 @@ pub const INSTALL: Duration = Duration::from_secs(600);
 pub const QUORUM_SILENCE: Duration = Duration::from_millis(1_600);
 /// Between two questions of a member whether it has everything.
 pub const FRESH: Duration = Duration::from_secs(1);
+/// Such questions in a row without an answer that are worth a line in the log: an election takes fewer.
+pub const UNANSWERED: u32 = 3;
 /// Between two tries to find a leader.
 pub const RETRY: Duration = Duration::from_millis(50);
 

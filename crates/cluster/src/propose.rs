@@ -187,11 +187,26 @@ impl Filling {
 pub(crate) async fn stay_fresh(shared: Weak<Shared>) {
     let mut beats = interval(limits::FRESH);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut unanswered, mut told) = (0_u32, false);
     loop {
         beats.tick().await;
         let Some(shared) = shared.upgrade() else { return };
         // Whom it asks may be gone; soon there is another to ask.
-        let _ = timeout(2 * limits::FRESH, read_index(&shared)).await;
+        let answer = timeout(2 * limits::FRESH, read_index(&shared)).await;
+        unanswered = match answer {
+            Ok(Ok(_)) => 0,
+            _ if shared.is_stopping() => return,
+            // Whoever is to be let in knows why it waits.
+            _ if shared.machine.position().borrow().cluster.secret.is_empty() => 0,
+            _ => unanswered.saturating_add(1),
+        };
+        let lasts = unanswered >= limits::UNANSWERED;
+        match (told, lasts) {
+            (false, true) => tracing::warn!("no leader with a majority answers: names can be read here, not changed"),
+            (true, false) => tracing::warn!(leader = shared.leader(), "a leader with a majority answers again"),
+            _ => {}
+        }
+        told = lasts;
     }
 }
 
