@@ -110,6 +110,9 @@ fn when_all_holders_die_a_get_keeps_what_it_has_and_goes_on_later() {
         (peers.as_array().unwrap().is_empty() && found[0]["holders"] == 0).then_some(())
     });
 
+    let ended = lab.get(&tracker, "big.bin", "out").ends().fails(1, "nobody has \"big.bin\"");
+    assert!(ended.took < Duration::from_secs(2), "what was begun is no reason to wait: {ended}");
+
     let waiting = lab.get_with(&tracker, "big.bin", "out", &["--wait"]);
     waiting.says("waiting");
     let _two = lab.join(&tracker, "two", ["two-data/big.bin"]);

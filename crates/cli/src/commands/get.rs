@@ -55,14 +55,14 @@ async fn get(
         return Ok(Status::Incomplete);
     };
     let (found, begun) = version_begun(client, node, found, argument, &args.output, output).await?;
-    if !is_held(&found.item) && wait == Wait::No && begun == Begun::No {
+    if !is_held(&found.item) && wait == Wait::No && begun != Begun::Whole {
         return Err(nobody(&found.item));
     }
     let on_existing = if args.force { OnExisting::Replace } else { OnExisting::Refuse };
     let afterwards = if args.seed { Afterwards::Seed } else { Afterwards::Stop };
     let handle = match begun {
         // What is here is looked at before anybody hears of us.
-        Begun::Yes => {
+        Begun::Partly | Begun::Whole => {
             let torrent = fetch_torrent(client, &found).await.map_err(tell_resolve)?;
             node.add(download(client.address(), &found, torrent, &args.output, on_existing, afterwards))?
         }
@@ -72,7 +72,7 @@ async fn get(
     let patience = (wait == Wait::No).then(|| Patience::new(NOBODY, Instant::now()));
     let followed = follow(&handle, argument.text(), &board, patience, stop);
     let followed = match begun {
-        Begun::Yes => followed.await?,
+        Begun::Partly | Begun::Whole => followed.await?,
         Begun::No => supplied(supply(client, &found, &handle), followed).await?,
     };
     match followed {
@@ -159,8 +159,11 @@ pub(crate) async fn find_patiently(
 /// Whether anything of a download lies where it is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Begun {
-    Yes,
     No,
+    /// In a partial folder.
+    Partly,
+    /// Something has the final name.
+    Whole,
 }
 
 /// The final name: of a file inside an item its last component, else that of the item.
@@ -181,7 +184,11 @@ async fn version_begun(
     let name = final_name(&found);
     let torrent = Store::begun(node.disk(), folder, name).await.map_err(|error| tell_torrent(error.into()))?;
     let is_there = std::fs::symlink_metadata(folder.join(name)).is_ok();
-    let begun = if torrent.is_some() || is_there { Begun::Yes } else { Begun::No };
+    let begun = match (is_there, &torrent) {
+        (true, _) => Begun::Whole,
+        (false, Some(_)) => Begun::Partly,
+        (false, None) => Begun::No,
+    };
     let Some(version) = torrent.and_then(|torrent| requester::version_of(&found, &torrent)) else {
         return Ok((found, begun));
     };
