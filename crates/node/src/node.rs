@@ -145,6 +145,11 @@ impl Node {
         &self.shared.context.announcer
     }
 
+    /// There will soon be something to announce to this tracker of ours: connects to it meanwhile.
+    pub fn approach(&self, tracker: &TrackerAddress) {
+        self.announcer().approach(tracker, self.peer_id(), self.port());
+    }
+
     /// A client of a tracker of ours that knows of its members what our leases know.
     #[must_use]
     pub fn tracker_client(&self, tracker: &TrackerAddress) -> TrackerClient {

@@ -51,6 +51,7 @@ async fn get(
     stop: &Stop,
 ) -> anyhow::Result<Status> {
     let wait = if args.wait { Wait::UntilSomebodyHasIt } else { Wait::No };
+    node.approach(client.address());
     let Some(found) = find_patiently(client, argument, wait, output, stop).await? else {
         return Ok(Status::Incomplete);
     };

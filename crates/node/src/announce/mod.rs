@@ -192,6 +192,11 @@ impl Announcer {
         }
     }
 
+    /// Connects to a tracker of ours to which there will soon be something to announce.
+    pub fn approach(&self, tracker: &TrackerAddress, peer_id: PeerId, port: u16) {
+        self.shared.leases.approach(tracker, peer_id, port);
+    }
+
     /// Shows us to a tracker of ours even while we hold nothing, until [`stop`](Self::stop).
     ///
     /// # Errors

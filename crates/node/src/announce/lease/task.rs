@@ -32,6 +32,9 @@ use crate::limits::{
 use crate::members::{Members, STATUS_PATH, slow};
 use crate::tracker_client::TrackerAddress;
 
+/// What every tracker of ours answers at once.
+const HEALTH_PATH: &str = "/healthz";
+
 type Answer = oneshot::Sender<Result<AnnounceReply, AnnounceError>>;
 
 /// What the node wants of a lease. Each with an answer gets it once the tracker knows, or cannot be told; in a `Hurry`
@@ -40,6 +43,7 @@ pub(super) enum Command {
     Set { hash: InfoHash, left: u64, event: Option<LeaseEvent>, num_want: u32, answer: Answer },
     Remove { hash: InfoHash, answer: Answer },
     Join { answer: Answer },
+    Approach,
     Hurry,
     Stop { answer: Answer },
 }
@@ -187,6 +191,7 @@ impl Task {
                 self.record.hold();
                 (None, answer)
             }
+            Some(Command::Approach) => return self.approach(),
             Some(Command::Hurry) => return self.hurry(),
             Some(Command::Stop { answer }) => {
                 self.stop();
@@ -381,6 +386,16 @@ impl Task {
             Err(_) if !status.is_success() => Err(AnnounceError::Status(status.as_u16())),
             Err(error) => Err(AnnounceError::Foreign(error.to_string())),
         }
+    }
+
+    /// Has a connection to the first member ready: a question whose answer does not matter leaves one behind.
+    fn approach(&self) {
+        let Some(member) = self.in_order().into_iter().next() else { return };
+        let Ok(request) = Request::get(format!("http://{member}{HEALTH_PATH}")).body(Full::default()) else { return };
+        let http = self.http.clone();
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(LEASE_EXCHANGE, fetch(&http, request, MEMBER_STATUS_BYTES)).await;
+        });
     }
 
     /// Asks a member that answers who the others are, over the connection that it answered on, while nobody waits.

@@ -7,6 +7,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use obt_swarm::AnnounceRequest;
 use obt_wire::{InfoHashes, Sha1Hash};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::api_types::{LeaseReply, LeaseRequest};
@@ -94,6 +95,37 @@ async fn an_item_is_told_at_once_and_its_peers_come_back() {
     assert_eq!((heard.want, heard.removed.len(), heard.secret.len()), (vec![hex(1)], 0, 32));
     let item = heard.set.first().unwrap();
     assert_eq!((&item.hash, item.left, item.event), (&hex(1), 7, Some(LeaseEvent::Started)));
+}
+
+#[tokio::test]
+async fn who_was_approached_is_told_over_the_same_connection() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let leases = LeaseTrackers::new(vec![], MemberBook::default());
+    leases.approach(&address, PeerId([9; 20]), 6881);
+    let (mut connection, _) = tokio::time::timeout(LONG, listener.accept()).await.unwrap().unwrap();
+    let mut asked = [0; 4_096];
+    let length = connection.read(&mut asked).await.unwrap();
+    assert!(asked[..length].starts_with(b"GET /healthz "));
+    connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+    // The connection is free again when the tasks that the answer wakes are done: until then there may be a second one.
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    let announced = announce(1, AnnounceEvent::Started, 7, 50);
+    let told = async {
+        while !connection.read(&mut asked).await.unwrap().eq(&0) {
+            if asked.starts_with(b"POST /api/v1/lease ") {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = told => {}
+        _ = leases.announce(&address, &announced) => panic!("nobody answers"),
+        _ = listener.accept() => panic!("another connection"),
+        () = tokio::time::sleep(LONG) => panic!("not in time"),
+    }
 }
 
 #[tokio::test]
