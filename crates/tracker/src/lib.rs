@@ -14,6 +14,7 @@ mod store;
 pub mod swarms;
 #[cfg(test)]
 mod testing;
+pub mod turns;
 pub mod udp;
 
 pub use connection_id::ConnectionIds;

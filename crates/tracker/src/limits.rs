@@ -88,3 +88,11 @@ pub const MEMBERS: usize = 16;
 pub const OLDEST_NEWS: u32 = 2 * 3600;
 /// Swarms of which it is known how many downloads each member counted, at about 100 bytes each.
 pub const COUNTED_SWARMS: usize = 1 << 20;
+/// .torrents below this many bytes are given to everybody at once: they are not worth another round trip.
+pub const TORRENT_BYTES_WORTH: usize = 32 << 10;
+/// Copies of one .torrent that a crowd gets in one turn, to pass them on.
+pub const TORRENT_COPIES: u32 = 4;
+/// How long they have to pass them on, before as many more go out.
+pub const TORRENT_TURN: Duration = Duration::from_secs(2);
+/// .torrents that are kept account of; where more are asked for at once, nobody waits.
+pub const TORRENT_TURNS: usize = 1_024;

@@ -12,9 +12,10 @@ use axum::http::{HeaderMap, HeaderName, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use obt_catalogue::{
-    BlobHash, CatalogueError, Entry, LastHolder, Layout, Name, NameArgument, QueryError, Reader, Resolved, Selector,
+    CatalogueError, Entry, LastHolder, Layout, Name, NameArgument, QueryError, Reader, Resolved, Selector,
 };
 use obt_tracker::SwarmStats;
+use obt_wire::InfoHash;
 use obt_wire::metainfo::Metainfo;
 use serde::Deserialize;
 use tokio::time::timeout;
@@ -190,7 +191,7 @@ pub(super) async fn export(
     let clean = app.metainfos.blob(&app.catalogue, blob).await?;
     // What else is in the query is no reason not to give a browser its file.
     let patient = query.map_or(Patient::No, |Query(query)| query.patient);
-    if patient == Patient::Yes && app.had_better_wait(blob, clean.len()) {
+    if patient == Patient::Yes && app.had_better_wait(found.entry.content.hashes.primary(), clean.len()) {
         return Err(ApiError::ask_others());
     }
     let torrent = Metainfo::add_urls(&clean, &trackers, &[web_seed]);
@@ -231,7 +232,7 @@ pub(super) async fn as_of(State(app): State<Arc<App>>, request: Request, next: N
 }
 
 impl App {
-    fn had_better_wait(&self, torrent: BlobHash, bytes: usize) -> bool {
+    fn had_better_wait(&self, torrent: InfoHash, bytes: usize) -> bool {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         turns.had_better_wait(torrent, bytes, Instant::now())
     }
