@@ -31,7 +31,7 @@ use super::order::{Order, Ordered};
 use super::peers::Peers;
 use super::readers::Readers;
 use crate::announce::Announce;
-use crate::buffers::BlockBuf;
+use crate::buffers::{BlockBuf, Share};
 use crate::disk::{Done, FullPiece, Proof, Store, StoreError};
 use crate::limits::{INBOX_BATCHES, SNAPSHOT, STOP_ANNOUNCE};
 use crate::net::{Arrival, Connection, Dialed, Item, Report, Shared, answer};
@@ -69,6 +69,8 @@ pub(super) struct Driver {
     /// Where the content shall go, until it is known.
     place: Option<Place>,
     ends: Ends,
+    /// Buffers for what it downloads.
+    share: Option<Share>,
     /// What its connections share.
     shared: Arc<Shared>,
     /// Whether it may be put to rest.
@@ -118,6 +120,7 @@ impl Driver {
         add: AddTorrent,
         config: Config,
         opened: Option<Opened>,
+        share: Option<Share>,
         ends: Ends,
         done_sender: UnboundedSender<Done>,
         added: Instant,
@@ -149,6 +152,7 @@ impl Driver {
                 Source::Download(_) | Source::Existing { .. } => None,
             },
             ends,
+            share,
             shared,
             done_sender,
             reports_sender,
@@ -566,6 +570,11 @@ impl Driver {
     /// The storage of what was not known at first is open.
     fn begin(&mut self, opened: Opened) {
         let content = opened.content.clone();
+        if let Some(share) = &mut self.share {
+            share.widen(opened.piece_blocks());
+            let blocks = share.blocks();
+            self.feed(Event::BudgetRaised { blocks });
+        }
         self.adopt(opened);
         self.feed(Event::ContentReady(content));
         self.publish();

@@ -131,10 +131,13 @@ impl Torrent {
             opened = open(&self.context, &add.source, done_sender.clone()) => opened?,
             () = stop_ordered(&mut ordered, orders) => return Err(TorrentError::Stopped),
         };
-        let share = match add.source {
+        let mut share = match add.source {
             Source::Existing { .. } => None,
             Source::Download(_) | Source::Magnet { .. } | Source::Awaited { .. } => Some(self.context.pool.share()),
         };
+        if let (Some(share), Some(opened)) = (&mut share, &opened) {
+            share.widen(opened.piece_blocks());
+        }
         self.enter();
         let context = self.context.clone();
         let config = Config {
@@ -150,7 +153,7 @@ impl Torrent {
             trackers: add.trackers.clone(),
             local_addresses: add.local_addresses,
         };
-        let mut driver = Driver::new(context, add, config, opened, self.ends.clone(), done_sender, self.added);
+        let mut driver = Driver::new(context, add, config, opened, share, self.ends.clone(), done_sender, self.added);
         let ended = driver.run(ordered, orders, done, &self.outcome).await;
         let left = limits::STOP.saturating_sub(limits::STOP_ANNOUNCE);
         if timeout(left, driver.flush()).await.is_err() {
