@@ -250,6 +250,11 @@ impl Obt {
         })
     }
 
+    /// The last JSON line so far, once there is one.
+    pub(crate) fn last(&self) -> Value {
+        self.until("a line of JSON", SOON, |texts| values(&texts.out).pop())
+    }
+
     /// Waits until it has said `text` on standard error.
     pub(crate) fn says(&self, text: &str) {
         self.until(&format!("the words {text:?}"), SOON, |texts| {

@@ -123,6 +123,21 @@ fn a_download_asks_the_peer_that_it_is_told_of() {
 }
 
 #[test]
+fn whoever_stays_needs_no_tracker_and_no_peer() {
+    let lab = Lab::new();
+    let bytes = noise(1, 500_000);
+    lab.file("data/x", &bytes);
+    lab.run(["create", "data/x"]).exits(0);
+    let seed = lab.start(["download", "x.torrent", "--seed", "-o", "data", "--json", "--peer-listen", "127.0.0.1:0"]);
+    let port = seed.last()["peer_port"].to_string();
+    seed.says(&format!("peers reach us at port {port}"));
+    let peer = format!("127.0.0.1:{port}");
+    lab.folder("out");
+    lab.run(["download", "x.torrent", "--peer", &peer, "-o", "out"]).exits(0);
+    assert_holds(lab.path("out/x"), &bytes);
+}
+
+#[test]
 fn a_download_that_finds_nobody_ends_when_its_patience_does() {
     let lab = Lab::new();
     lab.file("x", b"content");

@@ -25,9 +25,10 @@ use crate::stop::Stop;
 pub(crate) async fn run(args: Download, settings: &Settings, output: Output, stop: Stop) -> anyhow::Result<Status> {
     check_folder(&args.output)?;
     let add = add_torrent(&args).await?;
-    if add.trackers.is_empty() && add.peers.is_empty() {
+    // Whoever stays can be called by others.
+    if add.trackers.is_empty() && add.peers.is_empty() && !args.seed {
         return Err(Told::failed("this names no tracker and no peer, and obt has no other way to find one yet")
-            .hint("name a peer with --peer ADDR:PORT")
+            .hint("name a peer with --peer ADDR:PORT, or stay for others with --seed")
             .into());
     }
     let node = start_node(settings).await?;
@@ -38,9 +39,10 @@ pub(crate) async fn run(args: Download, settings: &Settings, output: Output, sto
     let followed = follow(&handle, "download", &board, patience, &stop).await;
     let status = match followed {
         Ok(Followed::Finished(finished)) => {
-            report(&handle, &finished, output)?;
-            if args.seed {
-                output.talk("serving it to others; Ctrl-C stops");
+            let serving_at = args.seed.then(|| node.port());
+            report(&handle, &finished, serving_at, output)?;
+            if let Some(port) = serving_at {
+                output.talk(format_args!("serving it to others, peers reach us at port {port}; Ctrl-C stops"));
                 stop.requested().await;
             }
             Ok(Status::Done)
@@ -112,7 +114,7 @@ fn tiers(trackers: Vec<Vec<String>>) -> Vec<TrackerUrl> {
     tiers.flat_map(|(tier, urls)| urls.into_iter().map(move |url| TrackerUrl { url, tier })).collect()
 }
 
-fn report(handle: &TorrentHandle, finished: &Finished, output: Output) -> anyhow::Result<()> {
+fn report(handle: &TorrentHandle, finished: &Finished, serving_at: Option<u16>, output: Output) -> anyhow::Result<()> {
     let metainfo = handle.stats().borrow().metainfo.clone();
     let Some(metainfo) = metainfo else { return Ok(()) };
     let hashes = metainfo.info.hashes;
@@ -125,6 +127,7 @@ fn report(handle: &TorrentHandle, finished: &Finished, output: Output) -> anyhow
             "verified_seconds": finished.verified_seconds,
             "info_hash_v1": hashes.v1.map(|hash| hash.to_string()),
             "info_hash_v2": hashes.v2.map(|hash| hash.to_string()), "from": from.collect::<Vec<_>>(),
+            "peer_port": serving_at,
         }));
     }
     output.line(path.display())?;
