@@ -120,7 +120,6 @@ impl Driver {
         add: AddTorrent,
         config: Config,
         opened: Option<Opened>,
-        share: Option<Share>,
         ends: Ends,
         done_sender: UnboundedSender<Done>,
         added: Instant,
@@ -152,7 +151,7 @@ impl Driver {
                 Source::Download(_) | Source::Existing { .. } => None,
             },
             ends,
-            share,
+            share: None,
             shared,
             done_sender,
             reports_sender,
@@ -565,6 +564,11 @@ impl Driver {
             let opened = open.await.map(Box::new);
             to_self.send(Order::Opened(opened).into()).await;
         });
+    }
+
+    /// These buffers are promised to it.
+    pub(super) fn with_buffers(self, share: Option<Share>) -> Self {
+        Self { share, ..self }
     }
 
     /// The storage of what was not known at first is open.

@@ -153,7 +153,8 @@ impl Torrent {
             trackers: add.trackers.clone(),
             local_addresses: add.local_addresses,
         };
-        let mut driver = Driver::new(context, add, config, opened, share, self.ends.clone(), done_sender, self.added);
+        let mut driver =
+            Driver::new(context, add, config, opened, self.ends.clone(), done_sender, self.added).with_buffers(share);
         let ended = driver.run(ordered, orders, done, &self.outcome).await;
         let left = limits::STOP.saturating_sub(limits::STOP_ANNOUNCE);
         if timeout(left, driver.flush()).await.is_err() {
