@@ -193,6 +193,6 @@ mod tests {
         assert_eq!(share.blocks(), 1092);
         assert_eq!(pool.share().blocks(), 72);
         drop(share);
-        assert_eq!(pool.share().blocks(), 752);
+        assert_eq!(pool.share().blocks(), 800);
     }
 }
