@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 const LEN: usize = BLOCK_SIZE as usize;
 /// Pieces that a download should have room for: while one is hashed and written, the next ones come. With one and a half of
 /// 16 MiB nothing comes for half of the time.
-const PIECES: usize = 4;
+const PIECES_AT_ONCE: usize = 4;
 /// Smallest share of a download, in buffers: 1 MiB, enough to go on, however many downloads there are.
 const SHARE_LEAST: usize = 64;
 
@@ -92,7 +92,7 @@ pub struct Share {
 impl Share {
     /// Promises it room for several pieces of `piece` blocks, as far as two thirds of what is not promised yet are enough.
     pub fn widen(&mut self, piece: u32) {
-        let lacking = (PIECES * piece as usize).saturating_sub(self.buffers);
+        let lacking = (PIECES_AT_ONCE * piece as usize).saturating_sub(self.buffers);
         self.add(|offered| offered.min(lacking));
     }
 

@@ -118,9 +118,9 @@ pub enum Event {
     /// The content of a swarm that began with info-hashes alone is known and its storage is ready (after
     /// `Action::MetadataReady`).
     ContentReady(Content),
-    /// More buffers of the shell may be filled than `Config::block_budget` said.
-    BudgetRaised {
-        /// All of them together, in blocks of 16 KiB.
+    /// What `Config::block_budget` shall be now that the length of the pieces is known: said before `ContentReady`.
+    BudgetSet {
+        /// In blocks of 16 KiB.
         blocks: u32,
     },
     /// Addresses to try.

@@ -577,7 +577,7 @@ impl Driver {
         if let Some(share) = &mut self.share {
             share.widen(opened.piece_blocks());
             let blocks = share.blocks();
-            self.feed(Event::BudgetRaised { blocks });
+            self.feed(Event::BudgetSet { blocks });
         }
         self.adopt(opened);
         self.feed(Event::ContentReady(content));

@@ -502,12 +502,6 @@ impl Picker {
         self.starved
     }
 
-    /// So many blocks may be requested or unverified from here on, if that is more than before.
-    pub fn raise_budget(&mut self, blocks: usize) {
-        self.config.block_budget = self.config.block_budget.max(blocks);
-        self.starved = false;
-    }
-
     /// A piece whose received blocks should leave the buffers for the partial file, because the budget holds peers up
     /// and this piece does not get on, or because it is larger than the budget. The owner answers with [`spilled`](Self::spilled).
     #[must_use]

@@ -259,19 +259,11 @@ impl Swarm {
         self.metadata = None;
     }
 
-    fn budget_raised(&mut self, blocks: u32) {
-        self.config.block_budget = self.config.block_budget.max(blocks);
-        if let Some(torrent) = &mut self.torrent {
-            torrent.picker.raise_budget(blocks as usize);
-            self.chores.refill = true;
-        }
-    }
-
     /// Takes note of what has happened.
     pub fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::ContentReady(content) => self.content_ready(content, now),
-            Event::BudgetRaised { blocks } => self.budget_raised(blocks),
+            Event::BudgetSet { blocks } => self.config.block_budget = blocks,
             Event::PeersFound { source, addrs } => self.peers_found(source, &addrs, now),
             Event::Connected { peer, addr, direction, handshake, v2 } => {
                 let session = Session::new(peer, addr, direction, &handshake, v2, now);
