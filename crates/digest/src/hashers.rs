@@ -31,27 +31,51 @@ pub fn side_by_side<A: Algorithm>() -> usize {
     A::kernel(LANES).lanes()
 }
 
+/// A message of which more may come.
+#[derive(Debug)]
+pub struct Message<A: Algorithm> {
+    state: A::State,
+    tail: Tail,
+    length: u64,
+}
+
+impl<A: Algorithm> Default for Message<A> {
+    /// An empty one.
+    fn default() -> Self {
+        Self { state: A::INITIAL, tail: Tail::EMPTY, length: 0 }
+    }
+}
+
 /// Hashes of several messages that go on side by side.
 #[derive(Debug)]
 pub struct Hashers<A: Algorithm> {
-    states: Vec<A::State>,
-    tails: Vec<Tail>,
-    lengths: Vec<u64>,
+    messages: Vec<Message<A>>,
+}
+
+impl<A: Algorithm> From<Vec<Message<A>>> for Hashers<A> {
+    fn from(messages: Vec<Message<A>>) -> Self {
+        Self { messages }
+    }
 }
 
 impl<A: Algorithm> Hashers<A> {
     /// `messages` empty messages.
     #[must_use]
     pub fn new(messages: usize) -> Self {
-        Self { states: vec![A::INITIAL; messages], tails: vec![Tail::EMPTY; messages], lengths: vec![0; messages] }
+        Self { messages: (0..messages).map(|_| Message::default()).collect() }
+    }
+
+    /// The messages, to go on with them later, beside others.
+    #[must_use]
+    pub fn into_messages(self) -> Vec<Message<A>> {
+        self.messages
     }
 
     /// Continues each message with its part; those beyond the parts stay as they are. Parts of one length, a multiple of
     /// 64 bytes, are the fastest.
     pub fn update(&mut self, parts: &[&[u8]]) {
         let mut jobs = Vec::with_capacity(parts.len());
-        let messages = self.states.iter_mut().zip(&mut self.tails).zip(&mut self.lengths);
-        for (((state, tail), length), &part) in messages.zip(parts) {
+        for (Message { state, tail, length }, &part) in self.messages.iter_mut().zip(parts) {
             *length += part.len() as u64;
             let mut part = part;
             if tail.length > 0 {
@@ -72,11 +96,11 @@ impl<A: Algorithm> Hashers<A> {
     /// The digests, in the order of the messages.
     #[must_use]
     pub fn finish(mut self) -> Vec<A::Digest> {
-        let ends: Vec<_> = self.tails.iter().zip(&self.lengths).map(|(tail, length)| end(tail, *length)).collect();
-        let mut jobs: Vec<_> =
-            self.states.iter_mut().zip(&ends).map(|(state, end)| Job { state, blocks: end.blocks() }).collect();
+        let ends: Vec<_> = self.messages.iter().map(|message| end(&message.tail, message.length)).collect();
+        let states = self.messages.iter_mut().map(|message| &mut message.state);
+        let mut jobs: Vec<_> = states.zip(&ends).map(|(state, end)| Job { state, blocks: end.blocks() }).collect();
         compress_each::<A>(&mut jobs);
-        self.states.iter().map(A::digest).collect()
+        self.messages.iter().map(|message| A::digest(&message.state)).collect()
     }
 }
 

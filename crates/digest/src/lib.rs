@@ -16,7 +16,7 @@ mod tests;
 mod x86;
 
 pub use algorithm::{Algorithm, Sha1, Sha256};
-pub use hashers::{Hashers, digest_each, side_by_side};
+pub use hashers::{Hashers, Message, digest_each, side_by_side};
 
 /// Messages that are hashed side by side at most; more are taken in groups of this many.
 pub const LANES: usize = 16;

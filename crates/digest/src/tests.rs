@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use sha1::Digest;
 
 use crate::jobs::{Job, Kernel, compress_each_with};
-use crate::{Algorithm, Hashers, Sha1, Sha256, digest_each};
+use crate::{Algorithm, Hashers, Message, Sha1, Sha256, digest_each};
 
 fn kernels() -> Vec<Kernel> {
     #[cfg(target_arch = "x86_64")]
@@ -90,6 +90,12 @@ proptest! {
             let parts: Vec<_> = messages.iter().map(|message| &message[part(message)]).collect();
             sha1.update(&parts);
             sha256.update(&parts);
+            // Beside others, and alone again.
+            let mut beside = sha1.into_messages();
+            beside.insert(0, Message::default());
+            let mut messages = Hashers::from(beside).into_messages();
+            messages.remove(0);
+            sha1 = Hashers::from(messages);
             from += cut;
         }
         let expected: Vec<[u8; 20]> = messages.iter().map(|message| sha1::Sha1::digest(message).into()).collect();

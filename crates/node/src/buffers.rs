@@ -13,9 +13,6 @@ use tokio::sync::Semaphore;
 
 /// Length of a buffer, bytes.
 const LEN: usize = BLOCK_SIZE as usize;
-/// Pieces that a download should have room for: while one is hashed and written, the next ones come. With one and a half of
-/// 16 MiB nothing comes for half of the time.
-const PIECES_AT_ONCE: usize = 4;
 /// Smallest share of a download, in buffers: 1 MiB, enough to go on, however many downloads there are.
 const SHARE_LEAST: usize = 64;
 
@@ -49,9 +46,11 @@ impl Pool {
     /// later get something too. A quarter of all is never promised: blocks that nobody asked for are read into it.
     #[must_use]
     pub fn share(&self) -> Share {
-        let mut share = Share { buffers: 0, shared: Arc::clone(&self.shared) };
-        share.add(|offered| offered.max(SHARE_LEAST));
-        share
+        let most = self.shared.capacity / 4 * 3;
+        let promise = |promised: usize| (most.saturating_sub(promised) / 3 * 2).max(SHARE_LEAST);
+        let add = |promised| Some(promised + promise(promised));
+        let before = self.shared.promised.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).unwrap_or(most);
+        Share { buffers: promise(before), shared: Arc::clone(&self.shared) }
     }
 
     /// A buffer, as soon as there is one. Its bytes are whatever the last user left.
@@ -90,21 +89,6 @@ pub struct Share {
 }
 
 impl Share {
-    /// Promises it room for several pieces of `piece` blocks, as far as two thirds of what is not promised yet are enough.
-    pub fn widen(&mut self, piece: u32) {
-        let lacking = (PIECES_AT_ONCE * piece as usize).saturating_sub(self.buffers);
-        self.add(|offered| offered.min(lacking));
-    }
-
-    /// Adds what `taken` takes of the offer: two thirds of what is not promised yet.
-    fn add(&mut self, taken: impl Fn(usize) -> usize) {
-        let most = self.shared.capacity / 4 * 3;
-        let added = |promised: usize| taken(most.saturating_sub(promised) / 3 * 2);
-        let promise = |promised| Some(promised + added(promised));
-        let before = self.shared.promised.fetch_update(Ordering::Relaxed, Ordering::Relaxed, promise).unwrap_or(most);
-        self.buffers += added(before);
-    }
-
     /// The number of buffers, which are blocks.
     #[must_use]
     pub fn blocks(&self) -> u32 {
@@ -179,20 +163,5 @@ mod tests {
         assert!(more.iter().all(|share| share.blocks() >= 64));
         drop((first, more));
         assert_eq!(pool.share().blocks(), 622);
-    }
-
-    #[test]
-    fn long_pieces_get_more_as_far_as_others_are_left_something() {
-        let pool = Pool::bounded(1600);
-        let mut share = pool.share();
-        share.widen(100);
-        assert_eq!(share.blocks(), 800, "eight of them have room");
-        share.widen(220);
-        assert_eq!(share.blocks(), 880);
-        share.widen(1000);
-        assert_eq!(share.blocks(), 1092);
-        assert_eq!(pool.share().blocks(), 72);
-        drop(share);
-        assert_eq!(pool.share().blocks(), 800);
     }
 }

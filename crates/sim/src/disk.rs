@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use obt_storage::Layout;
 use obt_swarm::{Event, Verdict};
-use obt_wire::{Bitfield, Block, PieceIndex};
+use obt_wire::{BLOCK_SIZE, Bitfield, Block, PieceIndex};
 
 use crate::platter::{Job, Order, Platter, Syncing};
 use crate::torrent::Torrent;
@@ -39,6 +39,8 @@ pub struct Disk {
     stored: Bitfield,
     accepted: BTreeMap<u32, BTreeMap<u32, u64>>,
     spilled: BTreeSet<u32>,
+    /// How many blocks from their beginning on are stored of pieces whose others come.
+    ahead: BTreeMap<u32, u32>,
     /// Blocks of pieces that are being verified, per piece.
     verifying: BTreeMap<u32, (usize, Contents)>,
     /// Pieces that are stored, and are not what they should be.
@@ -69,6 +71,7 @@ impl Disk {
             platter,
             accepted: BTreeMap::new(),
             spilled: BTreeSet::new(),
+            ahead: BTreeMap::new(),
             verifying: BTreeMap::new(),
             free_at: now,
         }
@@ -85,7 +88,8 @@ impl Disk {
     pub fn buffered(&self) -> usize {
         let held = self.accepted.iter().filter(|(piece, _)| !self.spilled.contains(piece));
         let verifying = self.verifying.values().map(|(buffers, _)| buffers);
-        held.map(|(_, blocks)| blocks.len()).sum::<usize>() + verifying.sum::<usize>()
+        let stored = |piece: &u32| self.ahead.get(piece).map_or(0, |blocks| *blocks as usize);
+        held.map(|(piece, blocks)| blocks.len() - stored(piece)).sum::<usize>() + verifying.sum::<usize>()
     }
 
     /// Keeps a block.
@@ -102,6 +106,24 @@ impl Disk {
         }
     }
 
+    /// Hashes and writes the first blocks of `piece`; the answer, and when it comes.
+    ///
+    /// # Errors
+    /// Where they are not all here, or were spilled.
+    pub fn store_ahead(&mut self, piece: PieceIndex, blocks: u32, now: Instant) -> Result<(Instant, Event), String> {
+        if !self.has_first(piece, blocks) || self.spilled.contains(&piece.0) {
+            return Err(format!("{blocks} blocks of {piece:?} are to be stored, and are not here"));
+        }
+        let before = self.ahead.get(&piece.0).copied().unwrap_or_default();
+        let bytes = f64::from(blocks.saturating_sub(before)) * f64::from(BLOCK_SIZE);
+        self.free_at = self.free_at.max(now) + Duration::from_secs_f64(bytes / self.spec.rate as f64);
+        Ok((self.free_at + self.spec.delay, Event::StoredAhead { piece, blocks }))
+    }
+
+    fn has_first(&self, piece: PieceIndex, blocks: u32) -> bool {
+        self.accepted.get(&piece.0).is_some_and(|here| here.range(..blocks).count() == blocks as usize)
+    }
+
     /// From here on the blocks of `piece` need no buffer.
     pub fn spill(&mut self, piece: PieceIndex) {
         self.spilled.insert(piece.0);
@@ -111,6 +133,7 @@ impl Disk {
     pub fn forget(&mut self, piece: PieceIndex) {
         self.accepted.remove(&piece.0);
         self.spilled.remove(&piece.0);
+        self.ahead.remove(&piece.0);
     }
 
     /// Hashes `piece`, and stores it if it is good; the answer, and when it comes.
@@ -130,11 +153,12 @@ impl Disk {
         if blocks.len() != needed {
             return Err(format!("{piece:?} is verified with {} of {needed} blocks", blocks.len()));
         }
-        let bytes = f64::from(torrent.geometry().piece_size(piece));
+        let ahead = self.ahead.remove(&piece.0).unwrap_or_default();
+        let bytes = f64::from(torrent.geometry().piece_size(piece)) - f64::from(ahead) * f64::from(BLOCK_SIZE);
         self.free_at = self.free_at.max(now) + Duration::from_secs_f64(bytes / self.spec.rate as f64);
         let at = self.free_at + self.spec.delay;
         let good = blocks.values().all(|flip| *flip == 0);
-        let buffers = if self.spilled.remove(&piece.0) { 0 } else { needed };
+        let buffers = if self.spilled.remove(&piece.0) { 0 } else { needed - ahead as usize };
         self.verifying.insert(piece.0, (buffers, if good { Contents::Right } else { Contents::Wrong }));
         if good && rng.f64() < self.spec.failures {
             return Ok((at, Event::StoreFailed { piece }));
@@ -159,6 +183,9 @@ impl Disk {
                     }
                     self.platter.write(*piece, right, now, &mut orders);
                 }
+            }
+            Event::StoredAhead { piece, blocks } if self.has_first(*piece, *blocks) => {
+                self.ahead.insert(piece.0, *blocks);
             }
             Event::StoreFailed { piece } => {
                 self.verifying.remove(&piece.0);

@@ -56,6 +56,7 @@ fn numbers(action: &Action) -> (u64, u64, u64) {
         Action::Inconsistent { piece } => (12, u64::from(piece.0), 0),
         Action::Stopped => (13, 0, 0),
         Action::HashBlocks { piece } => (14, u64::from(piece.0), 0),
+        Action::StoreAhead { piece, blocks } => (15, u64::from(piece.0), u64::from(*blocks)),
     }
 }
 

@@ -92,7 +92,8 @@ impl Scene {
         self.picker.pick(&asker, ASKED, &mut self.blocks);
         assert_eq!(self.blocks.len(), ASKED);
         for block in &self.blocks {
-            if let Received::Accepted { piece_full: true, .. } = self.picker.received(peer, *block) {
+            let accepted = self.picker.received(peer, *block) != Received::Unwanted;
+            if accepted && self.picker.is_full(block.piece) {
                 self.picker.verified(block.piece);
             }
         }

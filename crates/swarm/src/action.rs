@@ -99,6 +99,14 @@ pub enum Action {
         /// Whether a digest of each block is wanted even if the piece is good: it failed before, and somebody is to blame.
         digests: bool,
     },
+    /// The first blocks of a long piece are accepted: hash those that were not hashed before and write them to the partial file,
+    /// unverified, to give their buffers back; answered by `Event::StoredAhead`. `Verify` goes on from there.
+    StoreAhead {
+        /// Which piece.
+        piece: PieceIndex,
+        /// How many, from its beginning on.
+        blocks: u32,
+    },
     /// Buffers run short: write this piece's accepted blocks, unverified, to the partial file, and those that will be
     /// accepted later too. `Verify` reads them back.
     Spill {

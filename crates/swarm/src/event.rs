@@ -118,11 +118,6 @@ pub enum Event {
     /// The content of a swarm that began with info-hashes alone is known and its storage is ready (after
     /// `Action::MetadataReady`).
     ContentReady(Content),
-    /// What `Config::block_budget` shall be now that the length of the pieces is known: said before `ContentReady`.
-    BudgetSet {
-        /// In blocks of 16 KiB.
-        blocks: u32,
-    },
     /// Addresses to try.
     PeersFound {
         /// Who told.
@@ -195,6 +190,13 @@ pub enum Event {
         /// A digest of each block, in order (the torrent's SHA-256 leaf for v2, else SHA-1 padded with zeros), where
         /// `Action::Verify` asked for them or the verdict is `Bad`.
         block_digests: Vec<[u8; 32]>,
+    },
+    /// Answers `Action::StoreAhead`, even where the disk failed, of which `Action::Verify` will tell.
+    StoredAhead {
+        /// Which piece.
+        piece: PieceIndex,
+        /// How many of its first blocks need no buffer any more.
+        blocks: u32,
     },
     /// Answers `Action::Verify` where the disk failed: the piece is missing again, and nobody is to blame.
     StoreFailed {

@@ -52,6 +52,14 @@ pub const STOPPING: Duration = Duration::from_secs(3);
 
 /// Blocks of one swarm that may be requested or unverified at a time: 64 MiB, four pieces of the largest usual length.
 pub const BLOCK_BUDGET: usize = 4_096;
+/// Blocks of a piece that are asked for together, and stored together where the piece is longer: 512 KiB. Sixteen of them hashed
+/// side by side, as many waiting for that and as many on their way are a usual budget.
+pub const STRETCH: u32 = 32;
+/// Bytes per second from which on a peer is asked for several long pieces side by side. Hashing one alone takes a seventh of a core at
+/// that rate; and no disk that has to seek between them is as fast.
+pub const RATE_SIDE_BY_SIDE: u64 = 256 << 20;
+/// Long pieces that it is asked for at once: as many as are hashed side by side.
+pub const LONG_PIECES: usize = 16;
 /// Peers asked for one block at a time in the endgame: two may both be stalling, the third is then honest enough.
 pub const REQUESTERS_PER_BLOCK: usize = 3;
 /// Pieces looked at in order of rarity before a peer that lacks them is served from its own list instead, and pieces of

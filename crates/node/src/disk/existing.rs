@@ -13,7 +13,7 @@ use obt_storage::{FileIndex, Slice};
 use obt_swarm::Verdict;
 use obt_wire::{BLOCK_SIZE, Bitfield, PieceIndex, Sha256Hash};
 
-use super::piece_hash::Outcome;
+use super::piece_hash::{Outcome, PieceHasher};
 use super::store::Data;
 use super::workers::Lane;
 use super::{Done, StoreError};
@@ -192,9 +192,9 @@ impl Data {
         }
         let geometry = self.layout.geometry();
         let size = geometry.piece_size(piece).min(geometry.blocks(piece).saturating_mul(BLOCK_SIZE));
-        let mut hasher = self.hashes.begin([piece]);
+        let mut hasher = PieceHasher::new(vec![self.hashes.begin(piece)]);
         self.each_stretch_stored(piece, size, |blocks| hasher.blocks(&[blocks]))?;
-        self.hashes.compare(hasher).pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+        self.hashes.compare(hasher.into_pieces()).pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
     /// The blocks of the first `size` bytes of a piece as they are on disk, in order, several at a time.

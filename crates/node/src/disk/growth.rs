@@ -1,6 +1,5 @@
 //! A download on its way to its final name: runs what the ledger decides.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,9 +11,9 @@ use obt_storage::{FileIndex, Slot};
 use obt_wire::PieceIndex;
 use tokio::sync::oneshot;
 
+use super::coming::Coming;
 use super::files::Base;
 use super::partial::{Partial, fault, io_error};
-use super::pieces::Spills;
 use super::store::Data;
 use super::workers::Lane;
 use super::{Done, OnExisting, StoreError};
@@ -35,7 +34,7 @@ pub(super) struct Growth {
     selected: Vec<String>,
     on_existing: OnExisting,
     ledger: Mutex<Ledger>,
-    pub(super) spills: Mutex<Spills>,
+    pub(super) coming: Mutex<Coming>,
     waiting: Mutex<Waiting>,
     /// When the ledger is woken next.
     alarm: Mutex<Option<Instant>>,
@@ -57,7 +56,7 @@ impl Growth {
             selected,
             on_existing,
             ledger: Mutex::new(ledger),
-            spills: Mutex::new(BTreeMap::new()),
+            coming: Mutex::default(),
             waiting: Mutex::default(),
             alarm: Mutex::new(None),
             finished: AtomicBool::new(false),

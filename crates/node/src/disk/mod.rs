@@ -4,6 +4,7 @@
 //! blocks a thread of the runtime: hashing and files belong to the threads of [`Disk`]. Files are reached through
 //! handles of the folders that the user named, never by joined paths, and never through a symbolic link.
 
+mod coming;
 mod existing;
 mod files;
 mod growth;
@@ -45,7 +46,14 @@ pub enum Done {
         /// they were asked for or the verdict is not `Good`; else empty.
         block_digests: Vec<[u8; 32]>,
     },
-    /// Answers [`Store::verify`] where the disk failed, now or when blocks were spilled: the piece is missing again.
+    /// Answers [`Store::store_ahead`].
+    StoredAhead {
+        /// Which piece.
+        piece: PieceIndex,
+        /// How many of its first blocks need no buffers any more.
+        blocks: u32,
+    },
+    /// Answers [`Store::verify`] where the disk failed, now or when blocks left memory before: the piece is missing again.
     StoreFailed {
         /// Which piece.
         piece: PieceIndex,

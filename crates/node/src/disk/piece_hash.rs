@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use obt_digest::{Hashers, Sha1, Sha256, digest_each};
+use obt_digest::{Hashers, Message, Sha1, Sha256, digest_each};
 use obt_storage::Layout;
 use obt_swarm::Verdict;
 use obt_wire::merkle::root_above;
@@ -62,23 +62,23 @@ impl PieceHashes {
         self.layers.write().unwrap_or_else(PoisonError::into_inner).insert(root, layer);
     }
 
-    /// Begins to hash pieces side by side: their blocks follow, in order.
-    pub(super) fn begin(&self, pieces: impl IntoIterator<Item = PieceIndex>) -> PieceHasher {
+    /// A piece of which nothing is hashed yet: its blocks follow, in order.
+    pub(super) fn begin(&self, piece: PieceIndex) -> HalfHashed {
         let hashes = self.metainfo.info.hashes;
         let geometry = self.layout.geometry();
-        let lane = |piece| Lane {
+        HalfHashed {
             piece,
+            sha1: hashes.v1.map(|_| Message::default()),
             leaves: Vec::with_capacity(hashes.v2.map_or(0, |_| geometry.blocks(piece) as usize)),
+            blocks: 0,
             left: geometry.piece_size(piece),
             data_left: hashes.v2.map_or(0, |_| geometry.data_size(piece)),
-        };
-        let lanes: Vec<Lane> = pieces.into_iter().map(lane).collect();
-        PieceHasher { sha1: hashes.v1.map(|_| Hashers::new(lanes.len())), lanes }
+        }
     }
 
-    /// Compares what was hashed with what the torrent says, in the order of the pieces.
-    pub(super) fn compare(&self, hasher: PieceHasher) -> Vec<Outcome> {
-        let hashed = hasher.finish().into_iter();
+    /// Compares pieces all of whose blocks are hashed with what the torrent says, in their order.
+    pub(super) fn compare(&self, hashed: Vec<HalfHashed>) -> Vec<Outcome> {
+        let hashed = PieceHasher::new(hashed).finish().into_iter();
         let outcomes = hashed.map(|Hashed { piece, v1, leaves }| {
             let verdict = self.verdict(piece, v1, &leaves);
             Outcome { verdict, leaves }
@@ -96,7 +96,7 @@ impl PieceHashes {
         }
         let mut zeros = self.zeros.lock().unwrap_or_else(PoisonError::into_inner);
         let hash = || {
-            let hashed = self.begin([piece]).finish().into_iter().next();
+            let hashed = PieceHasher::new(vec![self.begin(piece)]).finish().into_iter().next();
             hashed.map_or((None, Vec::new()), |hashed| (hashed.v1, hashed.leaves))
         };
         let (v1, leaves) = zeros.get_or_insert_with(hash);
@@ -146,14 +146,18 @@ impl PieceHashes {
 #[derive(Debug)]
 pub(super) struct PieceHasher {
     sha1: Option<Hashers<Sha1>>,
-    lanes: Vec<Lane>,
+    lanes: Vec<HalfHashed>,
 }
 
-/// One of the pieces.
+/// A piece whose first blocks are hashed.
 #[derive(Debug)]
-struct Lane {
+pub(super) struct HalfHashed {
     piece: PieceIndex,
+    /// None in a torrent without v1, and while it is hashed side by side with others.
+    sha1: Option<Message<Sha1>>,
     leaves: Vec<Sha256Hash>,
+    /// How many blocks these are.
+    blocks: u32,
     /// Bytes of the piece that were not hashed yet.
     left: u32,
     /// Those of them that v2 hashes: not padding at the tail; none of a v1 torrent.
@@ -168,6 +172,19 @@ struct Hashed {
 }
 
 impl PieceHasher {
+    /// Goes on with these, of one torrent.
+    pub(super) fn new(mut lanes: Vec<HalfHashed>) -> Self {
+        let sha1: Option<Vec<_>> = lanes.iter_mut().map(|lane| lane.sha1.take()).collect();
+        Self { sha1: sha1.map(Hashers::from), lanes }
+    }
+
+    /// The pieces, in their order.
+    pub(super) fn into_pieces(self) -> Vec<HalfHashed> {
+        let mut sha1 = self.sha1.map(Hashers::into_messages).unwrap_or_default().into_iter();
+        let whole = |lane| HalfHashed { sha1: sha1.next(), ..lane };
+        self.lanes.into_iter().map(whole).collect()
+    }
+
     /// The next blocks of each piece, in the order of the pieces; none of one that has no more. A block is [`BLOCK_SIZE`]
     /// bytes, or less at the end of the piece or of its data.
     pub(super) fn blocks<'a>(&mut self, stretches: &[Vec<&'a [u8]>]) {
@@ -193,21 +210,27 @@ impl PieceHasher {
     /// What is left of the pieces is zeros: padding that nobody sends or keeps.
     fn finish(mut self) -> Vec<Hashed> {
         while self.lanes.iter().any(|lane| lane.left > 0) {
-            let zeros = |lane: &Lane| ZEROS.get(..lane.left.min(BLOCK_SIZE) as usize).unwrap_or(&ZEROS);
+            let zeros = |lane: &HalfHashed| ZEROS.get(..lane.left.min(BLOCK_SIZE) as usize).unwrap_or(&ZEROS);
             let stretches: Vec<_> = self.lanes.iter().map(|lane| vec![zeros(lane)]).collect();
             self.blocks(&stretches);
         }
         let mut sha1 = self.sha1.map(Hashers::finish).unwrap_or_default().into_iter().map(Sha1Hash);
-        let hashed = |lane: Lane| Hashed { piece: lane.piece, v1: sha1.next(), leaves: lane.leaves };
+        let hashed = |lane: HalfHashed| Hashed { piece: lane.piece, v1: sha1.next(), leaves: lane.leaves };
         self.lanes.into_iter().map(hashed).collect()
     }
 }
 
-impl Lane {
+impl HalfHashed {
+    /// How many of its first blocks are hashed.
+    pub(super) fn blocks(&self) -> u32 {
+        self.blocks
+    }
+
     /// Notes that a block is being hashed; returns what v2 hashes of it.
     fn take<'a>(&mut self, block: &'a [u8]) -> Option<&'a [u8]> {
         let length = u32::try_from(block.len()).unwrap_or(u32::MAX);
         let data = block.get(..length.min(self.data_left) as usize).filter(|data| !data.is_empty());
+        self.blocks += 1;
         self.left = self.left.saturating_sub(length);
         self.data_left = self.data_left.saturating_sub(length);
         data

@@ -1,7 +1,6 @@
-//! Pieces that come in: hashed while their blocks are warm, written if they are good; and blocks that have to leave
-//! memory before their piece is whole.
+//! Pieces that come in: hashed while their blocks are warm, written if they are good; and parts of pieces that leave memory,
+//! hashed or not, before their piece is whole.
 
-use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -14,22 +13,20 @@ use obt_swarm::Verdict;
 use obt_wire::{BLOCK_SIZE, Block, PieceIndex};
 
 use super::Done;
+use super::coming::{Blocks, Coming, End, Part};
 use super::files::Before;
 use super::growth::Growth;
 use super::partial::fault;
-use super::piece_hash::{Outcome, v1_block_digest};
+use super::piece_hash::{HalfHashed, Outcome, PieceHasher, v1_block_digest};
 use super::store::Data;
 use super::workers::Lane;
 use crate::buffers::BlockBuf;
-
-/// Blocks of one piece by their index, in order.
-type Blocks = Vec<(u32, BlockBuf)>;
 
 /// So many pieces at least are worth all lanes; fewer go in pairs.
 const SIDE_BY_SIDE: usize = 6;
 /// Blocks that are hashed in one go, of all pieces together: half of a second-level cache, so that the second hash finds
 /// them there.
-const STRETCH_BLOCKS: usize = 32;
+const CACHED_BLOCKS: usize = 32;
 
 /// A piece whose blocks are all here, or spilled.
 #[derive(Debug)]
@@ -42,65 +39,56 @@ pub struct FullPiece {
     pub digests: bool,
 }
 
-/// Blocks of a piece that went to disk unverified.
-#[derive(Debug, Default)]
-pub(super) struct Spill {
-    /// Writes under way.
-    writing: u32,
-    /// Why one failed.
-    failed: Option<String>,
-    /// To be verified when the last write is done.
-    then: Option<FullPiece>,
-}
-
-/// The spills of a download by piece.
-pub(super) type Spills = BTreeMap<PieceIndex, Spill>;
-
 impl Growth {
-    fn lock_spills(&self) -> MutexGuard<'_, Spills> {
-        self.spills.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_coming(&self) -> MutexGuard<'_, Coming> {
+        self.coming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Data {
     pub(super) fn verify(self: &Arc<Self>, full: impl IntoIterator<Item = FullPiece>) {
-        let whole: Vec<FullPiece> = full.into_iter().filter_map(|full| self.unspilled(full)).collect();
-        if whole.is_empty() {
-            return;
-        }
-        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).extend(whole);
-        self.verify_soon();
+        self.arrive(full.into_iter().filter_map(|full| self.admit(full)));
     }
 
-    /// What is to be verified at once; None where it failed already, or has to wait for a spill that is being written.
-    fn unspilled(self: &Arc<Self>, mut full: FullPiece) -> Option<FullPiece> {
-        let piece = full.piece;
+    /// What is to be hashed at once; None where it cannot be stored, or has to wait for what is done with its other blocks.
+    fn admit(&self, mut full: FullPiece) -> Option<Part> {
         let Some(growth) = self.growing() else {
-            self.store_failed(piece, "the data is complete and not written to any more");
+            self.store_failed(full.piece, "the data is complete and not written to any more");
             return None;
         };
         full.blocks.sort_unstable_by_key(|(index, _)| *index);
-        let mut spills = growth.lock_spills();
-        let spill = match spills.get_mut(&piece) {
-            Some(spill) if spill.writing > 0 => {
-                spill.then = Some(full);
-                return None;
-            }
-            Some(_) => spills.remove(&piece),
-            None => None,
-        };
-        drop(spills);
-        let whole = full.blocks.len() == self.layout.geometry().blocks(piece) as usize;
-        if let Some(error) = spill.and_then(|spill| spill.failed).filter(|_| !whole) {
-            self.store_failed(piece, &error);
-            return None;
-        }
-        Some(full)
+        growth.lock_coming().full(full)
     }
 
-    fn verify_soon(self: &Arc<Self>) {
+    pub(super) fn store_ahead(self: &Arc<Self>, first: impl IntoIterator<Item = (PieceIndex, Blocks)>) {
+        let Some(growth) = self.growing() else {
+            return;
+        };
+        let part = |(piece, mut blocks): (PieceIndex, Blocks)| {
+            blocks.sort_unstable_by_key(|(index, _)| *index);
+            growth.lock_coming().ahead(piece, blocks)
+        };
+        self.arrive(first.into_iter().filter_map(part));
+    }
+
+    pub(super) fn forget(&self, piece: PieceIndex) {
+        if let Some(growth) = self.growing() {
+            growth.lock_coming().forget(piece);
+        }
+    }
+
+    /// Parts wait to be hashed, with those that do already.
+    fn arrive(self: &Arc<Self>, parts: impl Iterator<Item = Part>) {
+        let parts: Vec<Part> = parts.collect();
+        if !parts.is_empty() {
+            self.arrived.lock().unwrap_or_else(PoisonError::into_inner).extend(parts);
+            self.hash_soon();
+        }
+    }
+
+    fn hash_soon(self: &Arc<Self>) {
         let data = Arc::clone(self);
-        self.disk.run(Lane::Pieces, move || data.verify_arrived());
+        self.disk.run(Lane::Pieces, move || data.hash_arrived());
     }
 
     pub(super) fn spill(self: &Arc<Self>, piece: PieceIndex, mut blocks: Blocks) {
@@ -108,47 +96,56 @@ impl Data {
             return;
         };
         blocks.sort_unstable_by_key(|(index, _)| *index);
-        growth.lock_spills().entry(piece).or_default().writing += 1;
+        growth.lock_coming().spilling(piece);
         let data = Arc::clone(self);
         self.disk.run(Lane::Pieces, move || data.spill_now(piece, &blocks));
     }
 
     fn spill_now(self: &Arc<Self>, piece: PieceIndex, blocks: &[(u32, BlockBuf)]) {
-        let failed = self.write_blocks(piece, blocks).err().map(|error| self.write_failed(piece, &error));
-        let Some(growth) = self.growing() else {
-            return;
-        };
-        if failed.is_none() {
-            self.tell(Event::Touched { stamps: self.stamps_of(piece) });
-        }
-        let mut spills = growth.lock_spills();
-        let Some(spill) = spills.get_mut(&piece) else {
-            return;
-        };
-        spill.writing = spill.writing.saturating_sub(1);
-        spill.failed = spill.failed.take().or(failed);
-        if let Some(full) = spill.then.take_if(|_| spill.writing == 0) {
-            drop(spills);
-            self.verify([full]);
+        let failed = self.write_unverified(piece, blocks);
+        if let Some(growth) = self.growing() {
+            let next = growth.lock_coming().spilled(piece, failed);
+            self.arrive(next.into_iter());
         }
     }
 
-    /// Hashes some of the pieces that wait for it, which an earlier call may have done already, and stores the good ones.
-    /// Another thread does so with those that are left.
-    fn verify_arrived(self: &Arc<Self>) {
+    /// Writes blocks whose piece is not verified; returns why that failed.
+    fn write_unverified(self: &Arc<Self>, piece: PieceIndex, blocks: &[(u32, BlockBuf)]) -> Option<String> {
+        match self.write_blocks(piece, blocks) {
+            Ok(()) => {
+                self.tell(Event::Touched { stamps: self.stamps_of(piece) });
+                None
+            }
+            Err(error) => Some(self.write_failed(piece, &error)),
+        }
+    }
+
+    /// Hashes some of the parts that wait for it, which an earlier call may have done already, and stores what is not known
+    /// to be bad. Another thread does so with those that are left.
+    fn hash_arrived(self: &Arc<Self>) {
         let (batch, more) = self.take_arrived();
         if more {
-            self.verify_soon();
+            self.hash_soon();
         }
-        let outcomes = self.hash_arrived(&batch);
-        for (full, outcome) in batch.into_iter().zip(outcomes) {
-            self.store_if_good(&full, outcome);
+        let (mut ends, mut whole) = (Vec::new(), Vec::new());
+        for (part, hashed) in self.hash_parts(batch) {
+            match (hashed, part.end) {
+                (Ok(hashed), None) => self.stored_ahead(part.piece, part.blocks, hashed),
+                (Ok(hashed), Some(end)) => {
+                    ends.push((part.piece, part.blocks, end));
+                    whole.push(hashed);
+                }
+                (Err(error), _) => self.store_failed(part.piece, &error),
+            }
+        }
+        for ((piece, blocks, end), outcome) in ends.into_iter().zip(self.hashes.compare(whole)) {
+            self.store_if_good(piece, &blocks, &end, &outcome);
         }
     }
 
-    /// As many pieces as are hashed in about the time of one, and whether there are more. The busier the processors are,
+    /// As many parts as are hashed in about the time of one, and whether there are more. The busier the processors are,
     /// the more wait here, and the cheaper each becomes.
-    fn take_arrived(&self) -> (Vec<FullPiece>, bool) {
+    fn take_arrived(&self) -> (Vec<Part>, bool) {
         let mut waiting = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
         let count = if waiting.len() < SIDE_BY_SIDE { 2 } else { LANES };
         let count = count.min(waiting.len());
@@ -156,28 +153,87 @@ impl Data {
         (batch, !waiting.is_empty())
     }
 
-    fn hash_arrived(&self, batch: &[FullPiece]) -> Vec<io::Result<Outcome>> {
-        let is_whole = |full: &&FullPiece| full.blocks.len() == self.layout.geometry().blocks(full.piece) as usize;
-        let whole: Vec<&FullPiece> = batch.iter().filter(is_whole).collect();
-        let mut in_memory = self.hash_in_memory(&whole).into_iter();
-        let outcome = |full: &FullPiece| {
-            let known = if is_whole(&full) { in_memory.next() } else { None };
-            known.map_or_else(|| self.hash_spilled(full), Ok)
-        };
-        batch.iter().map(outcome).collect()
+    /// Goes on with each piece as far as its part reaches.
+    fn hash_parts(&self, parts: Vec<Part>) -> Vec<(Part, Result<HalfHashed, String>)> {
+        let mut hashed: Vec<(Part, Result<HalfHashed, String>)> = Vec::with_capacity(parts.len());
+        let mut in_memory = Vec::with_capacity(parts.len());
+        for mut part in parts {
+            let before = part.before.take().unwrap_or_else(|| self.hashes.begin(part.piece));
+            if part.end.is_none() || self.is_whole(&part, &before) {
+                in_memory.push((part, before));
+            } else {
+                let result = self.hash_spilled(&mut part, before);
+                hashed.push((part, result));
+            }
+        }
+        let (parts, before): (Vec<Part>, Vec<HalfHashed>) = in_memory.into_iter().unzip();
+        let after = self.hash_in_memory(&parts, before);
+        hashed.extend(parts.into_iter().zip(after.into_iter().map(Ok)));
+        hashed
     }
 
-    fn store_if_good(self: &Arc<Self>, full: &FullPiece, outcome: io::Result<Outcome>) {
-        let FullPiece { piece, ref blocks, digests } = *full;
-        let outcome = match outcome {
-            Ok(outcome) => outcome,
-            Err(error) => return self.store_failed(piece, &format!("cannot read back what was spilled: {error}")),
+    /// Whether nothing of the piece was spilled.
+    fn is_whole(&self, part: &Part, before: &HalfHashed) -> bool {
+        before.blocks() as usize + part.blocks.len() == self.layout.geometry().blocks(part.piece) as usize
+    }
+
+    /// Hashes parts side by side whose blocks are all in memory.
+    fn hash_in_memory<'a>(&self, parts: &'a [Part], before: Vec<HalfHashed>) -> Vec<HalfHashed> {
+        let geometry = self.layout.geometry();
+        let mut hasher = PieceHasher::new(before);
+        let longest = parts.iter().map(|part| part.blocks.len()).max().unwrap_or_default();
+        let step = (CACHED_BLOCKS / parts.len().max(1)).max(1);
+        for from in (0..longest).step_by(step) {
+            let stretch = |part: &'a Part| -> Vec<&'a [u8]> {
+                let blocks = part.blocks.get(from..).unwrap_or_default().iter().take(step);
+                let size = |index| geometry.block_size(Block { piece: part.piece, index }) as usize;
+                blocks.map(|(index, buffer)| buffer.get(..size(*index)).unwrap_or(buffer)).collect()
+            };
+            hasher.blocks(&parts.iter().map(stretch).collect::<Vec<_>>());
+        }
+        hasher.into_pieces()
+    }
+
+    /// Hashes the last part of a piece of which some blocks are on disk.
+    fn hash_spilled(&self, part: &mut Part, before: HalfHashed) -> Result<HalfHashed, String> {
+        if let Some(failed) = part.end.as_mut().and_then(|end| end.failed.take()) {
+            return Err(failed);
+        }
+        let from = before.blocks();
+        let mut hasher = PieceHasher::new(vec![before]);
+        self.each_block(part.piece, from, &part.blocks, |block| hasher.blocks(&[vec![block]])).map_err(unreadable)?;
+        hasher.into_pieces().pop().ok_or_else(|| "it is hashed and not there".to_owned())
+    }
+
+    /// Writes the first blocks of a piece of which others come, and lets go of them.
+    fn stored_ahead(self: &Arc<Self>, piece: PieceIndex, blocks: Blocks, hashed: HalfHashed) {
+        let Some(growth) = self.growing() else {
+            return;
         };
+        let forgotten = growth.lock_coming().is_forgotten(piece);
+        let failed = if forgotten { None } else { self.write_unverified(piece, &blocks) };
+        drop(blocks);
+        let mut coming = growth.lock_coming();
+        if let Some(blocks) = coming.hashed(piece, hashed, failed) {
+            self.tell_done(Done::StoredAhead { piece, blocks });
+        }
+        let next = coming.next(piece);
+        drop(coming);
+        self.arrive(next.into_iter());
+    }
+
+    fn store_if_good(self: &Arc<Self>, piece: PieceIndex, blocks: &Blocks, end: &End, outcome: &Outcome) {
+        // Blocks that left memory and never got to the disk.
+        if let Some(error) =
+            end.failed.as_ref().filter(|_| blocks.len() < self.layout.geometry().blocks(piece) as usize)
+        {
+            return self.store_failed(piece, error);
+        }
         let Some(verdict) = outcome.verdict.clone() else {
             return self.store_failed(piece, "its hashes are not known yet");
         };
-        let block_digests = if digests || verdict != Verdict::Good {
-            self.block_digests(piece, blocks, &outcome).unwrap_or_default()
+        let block_digests = if end.digests || verdict != Verdict::Good {
+            self.block_digests(piece, blocks, outcome).unwrap_or_default()
         } else {
             Vec::new()
         };
@@ -223,36 +279,18 @@ impl Data {
         self.layout.files_of(piece).filter_map(|file| Some((file, self.files.stamp(file)?))).collect()
     }
 
-    /// Hashes pieces side by side whose blocks are all in memory.
-    fn hash_in_memory<'a>(&self, batch: &[&'a FullPiece]) -> Vec<Outcome> {
-        let geometry = self.layout.geometry();
-        let mut hasher = self.hashes.begin(batch.iter().map(|full| full.piece));
-        let longest = batch.iter().map(|full| full.blocks.len()).max().unwrap_or_default();
-        let step = (STRETCH_BLOCKS / batch.len().max(1)).max(1);
-        for from in (0..longest).step_by(step) {
-            let stretch = |full: &&'a FullPiece| -> Vec<&'a [u8]> {
-                let blocks = full.blocks.iter().skip(from).take(step);
-                let size = |index| geometry.block_size(Block { piece: full.piece, index }) as usize;
-                blocks.map(|(index, buffer)| buffer.get(..size(*index)).unwrap_or(buffer)).collect()
-            };
-            hasher.blocks(&batch.iter().map(stretch).collect::<Vec<_>>());
-        }
-        self.hashes.compare(hasher)
-    }
-
-    /// Hashes a piece of which some blocks are on disk.
-    fn hash_spilled(&self, full: &FullPiece) -> io::Result<Outcome> {
-        let mut hasher = self.hashes.begin([full.piece]);
-        self.each_block(full.piece, &full.blocks, |block| hasher.blocks(&[vec![block]]))?;
-        self.hashes.compare(hasher).pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
-    }
-
-    /// Every block of a piece in order, from memory, or from the disk where it was spilled.
-    fn each_block(&self, piece: PieceIndex, blocks: &[(u32, BlockBuf)], mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    /// Every block of a piece in order, from this one on, from memory, or from the disk where it left memory before.
+    fn each_block(
+        &self,
+        piece: PieceIndex,
+        from: u32,
+        blocks: &[(u32, BlockBuf)],
+        mut each: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
         let geometry = self.layout.geometry();
         let mut blocks = blocks.iter().peekable();
         let mut scratch = Vec::new();
-        for index in 0..geometry.blocks(piece) {
+        for index in from..geometry.blocks(piece) {
             let length = geometry.block_size(Block { piece, index }) as usize;
             if let Some((_, buffer)) = blocks.next_if(|(at, _)| *at == index) {
                 each(buffer.get(..length).unwrap_or(buffer));
@@ -275,7 +313,7 @@ impl Data {
             return Ok(outcome.leaves.iter().map(|leaf| leaf.0).collect());
         }
         let mut digests = Vec::with_capacity(blocks.len());
-        self.each_block(piece, blocks, |block| digests.push(v1_block_digest(block)))?;
+        self.each_block(piece, 0, blocks, |block| digests.push(v1_block_digest(block)))?;
         Ok(digests)
     }
 
@@ -319,6 +357,10 @@ impl Data {
         }
         Ok(())
     }
+}
+
+fn unreadable(error: io::Error) -> String {
+    format!("cannot read back what left memory: {error}")
 }
 
 /// The parts of the buffers of a run that make up these of its bytes.

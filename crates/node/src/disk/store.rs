@@ -12,6 +12,7 @@ use obt_wire::peer::Request;
 use obt_wire::{Bitfield, PieceIndex, Sha256Hash};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::coming::Part;
 use super::files::{self, Files, Look};
 use super::growth::Growth;
 use super::partial;
@@ -75,8 +76,8 @@ pub(super) struct Data {
     /// Pieces whose bytes are verified and in their files: nothing else is ever read for others.
     pub(super) have: RwLock<Bitfield>,
     pub(super) done: UnboundedSender<Done>,
-    /// Pieces that wait to be verified; while there are any, a job is queued for them.
-    pub(super) arrived: Mutex<VecDeque<FullPiece>>,
+    /// What waits to be hashed; while there is anything, a job is queued for it.
+    pub(super) arrived: Mutex<VecDeque<Part>>,
     /// Where it all is, once it has its final name.
     pub(super) place: Mutex<Option<PathBuf>>,
     /// Of a download: what is still to become of it.
@@ -150,6 +151,18 @@ impl Store {
     /// Hashes each block of a piece as its files hold it, to tell others; answered by [`Done::BlocksHashed`]. Never blocks.
     pub fn hash_blocks(&self, piece: PieceIndex) {
         self.data.hash_blocks_stored(piece);
+    }
+
+    /// Hashes the first blocks of pieces of which others come, and writes them, unverified, to give their buffers back; each is
+    /// answered by [`Done::StoredAhead`]. They follow what this was told of their piece before, and [`verify`](Self::verify) goes on
+    /// from there. Where that fails, `verify` answers [`Done::StoreFailed`]. Never blocks.
+    pub fn store_ahead(&self, first: impl IntoIterator<Item = (PieceIndex, Vec<(u32, BlockBuf)>)>) {
+        self.data.store_ahead(first);
+    }
+
+    /// A piece begins anew: what was given of it is nothing.
+    pub fn forget(&self, piece: PieceIndex) {
+        self.data.forget(piece);
     }
 
     /// Writes blocks that are not verified yet, to give their buffers back; [`verify`](Self::verify) reads them back.

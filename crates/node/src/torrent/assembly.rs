@@ -6,6 +6,9 @@ use obt_wire::{Block, PieceIndex};
 
 use crate::buffers::BlockBuf;
 
+/// Blocks for which room is made when the first of a piece comes: of a longer piece not all are here at once.
+const RESERVED: usize = 2 * obt_swarm::limits::STRETCH as usize;
+
 /// Accepted blocks by piece.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
@@ -36,11 +39,19 @@ impl Assembly {
         if assembled.spilled {
             return Kept::Spill(vec![(block.index, bytes)]);
         }
-        if assembled.blocks.is_empty() {
-            assembled.blocks.reserve_exact(of as usize);
+        if assembled.blocks.capacity() == 0 {
+            assembled.blocks.reserve_exact((of as usize).min(RESERVED));
         }
         assembled.blocks.push((block.index, bytes));
         Kept::InMemory
+    }
+
+    /// The first blocks of a piece, as far as they are in memory.
+    pub(super) fn take_first(&mut self, piece: PieceIndex, blocks: u32) -> Vec<(u32, BlockBuf)> {
+        let Some(assembled) = self.pieces.get_mut(&piece) else {
+            return Vec::new();
+        };
+        assembled.blocks.extract_if(.., |(index, _)| *index < blocks).collect()
     }
 
     /// The blocks of a piece that is to be spilled; later ones are [`Kept::Spill`].

@@ -31,7 +31,7 @@ use super::order::{Order, Ordered};
 use super::peers::Peers;
 use super::readers::Readers;
 use crate::announce::Announce;
-use crate::buffers::{BlockBuf, Share};
+use crate::buffers::BlockBuf;
 use crate::disk::{Done, FullPiece, Proof, Store, StoreError};
 use crate::limits::{INBOX_BATCHES, SNAPSHOT, STOP_ANNOUNCE};
 use crate::net::{Arrival, Connection, Dialed, Item, Report, Shared, answer};
@@ -69,8 +69,6 @@ pub(super) struct Driver {
     /// Where the content shall go, until it is known.
     place: Option<Place>,
     ends: Ends,
-    /// Buffers for what it downloads.
-    share: Option<Share>,
     /// What its connections share.
     shared: Arc<Shared>,
     /// Whether it may be put to rest.
@@ -87,6 +85,8 @@ pub(super) struct Driver {
     assembly: Assembly,
     /// Pieces that the core has just asked to verify, for the disk to have them all at once.
     full: Vec<FullPiece>,
+    /// First blocks of pieces that it has just asked to store.
+    first: Vec<(PieceIndex, Vec<(u32, BlockBuf)>)>,
     /// The bytes of the block that the core is being told about.
     held: Option<BlockBuf>,
     peers: Peers,
@@ -151,7 +151,6 @@ impl Driver {
                 Source::Download(_) | Source::Existing { .. } => None,
             },
             ends,
-            share: None,
             shared,
             done_sender,
             reports_sender,
@@ -161,6 +160,7 @@ impl Driver {
             store: None,
             assembly: Assembly::default(),
             full: Vec::new(),
+            first: Vec::new(),
             held: None,
             peers: Peers::default(),
             tasks: JoinSet::new(),
@@ -297,6 +297,10 @@ impl Driver {
         while let Some(action) = self.swarm.poll_action() {
             self.perform(action);
         }
+        if !self.first.is_empty() {
+            let first = std::mem::take(&mut self.first);
+            self.with_store(|store| store.store_ahead(first));
+        }
         if !self.full.is_empty() {
             let full = std::mem::take(&mut self.full);
             self.with_store(|store| store.verify(full));
@@ -365,6 +369,7 @@ impl Driver {
                 }
                 self.feed(Event::Verified { piece, verdict, block_digests });
             }
+            Done::StoredAhead { piece, blocks } => self.feed(Event::StoredAhead { piece, blocks }),
             Done::StoreFailed { piece, error } => {
                 tracing::warn!(piece = piece.0, error, "cannot store a piece");
                 self.feed(Event::StoreFailed { piece });
@@ -422,7 +427,12 @@ impl Driver {
                 let blocks = self.assembly.spill(piece);
                 self.with_store(|store| store.spill(piece, blocks));
             }
-            Action::Forget { piece } => drop(self.assembly.take(piece)),
+            Action::StoreAhead { piece, blocks } => self.first.push((piece, self.assembly.take_first(piece, blocks))),
+            Action::Forget { piece } => {
+                drop(self.assembly.take(piece));
+                self.first.retain(|(first, _)| *first != piece);
+                self.with_store(|store| store.forget(piece));
+            }
             Action::Announce { tracker, request } => self.announce(tracker, request),
             Action::MetadataReady { info } => self.open(info),
             Action::PieceLayerReady { pieces_root, hashes } => {
@@ -566,19 +576,9 @@ impl Driver {
         });
     }
 
-    /// These buffers are promised to it.
-    pub(super) fn with_buffers(self, share: Option<Share>) -> Self {
-        Self { share, ..self }
-    }
-
     /// The storage of what was not known at first is open.
     fn begin(&mut self, opened: Opened) {
         let content = opened.content.clone();
-        if let Some(share) = &mut self.share {
-            share.widen(opened.piece_blocks());
-            let blocks = share.blocks();
-            self.feed(Event::BudgetSet { blocks });
-        }
         self.adopt(opened);
         self.feed(Event::ContentReady(content));
         self.publish();

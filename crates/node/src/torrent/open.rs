@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use obt_swarm::{Content, LocalAddresses, TrackerUrl};
+use obt_wire::InfoHashes;
 use obt_wire::metainfo::{Info, Metainfo};
-use obt_wire::{BLOCK_SIZE, InfoHashes};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::error::TorrentError;
@@ -113,13 +113,6 @@ pub(crate) struct Opened {
     pub(super) content: Content,
     /// Where data that is there already lies.
     pub(super) path: Option<PathBuf>,
-}
-
-impl Opened {
-    /// Blocks of a piece, but for the last one.
-    pub(super) fn piece_blocks(&self) -> u32 {
-        self.content.metainfo.info.geometry.piece_length().div_ceil(BLOCK_SIZE)
-    }
 }
 
 /// Opens the storage of a download; hashes what is there and cannot be trusted.

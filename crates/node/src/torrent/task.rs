@@ -131,13 +131,10 @@ impl Torrent {
             opened = open(&self.context, &add.source, done_sender.clone()) => opened?,
             () = stop_ordered(&mut ordered, orders) => return Err(TorrentError::Stopped),
         };
-        let mut share = match add.source {
+        let share = match add.source {
             Source::Existing { .. } => None,
             Source::Download(_) | Source::Magnet { .. } | Source::Awaited { .. } => Some(self.context.pool.share()),
         };
-        if let (Some(share), Some(opened)) = (&mut share, &opened) {
-            share.widen(opened.piece_blocks());
-        }
         self.enter();
         let context = self.context.clone();
         let config = Config {
@@ -149,12 +146,12 @@ impl Torrent {
             download_rate: self.rates.download,
             upload_rate: self.rates.upload,
             block_budget: share.as_ref().map_or(0, Share::blocks),
+            stretch: obt_swarm::limits::STRETCH,
             hashed_together: obt_digest::side_by_side::<obt_digest::Sha1>(),
             trackers: add.trackers.clone(),
             local_addresses: add.local_addresses,
         };
-        let mut driver =
-            Driver::new(context, add, config, opened, self.ends.clone(), done_sender, self.added).with_buffers(share);
+        let mut driver = Driver::new(context, add, config, opened, self.ends.clone(), done_sender, self.added);
         let ended = driver.run(ordered, orders, done, &self.outcome).await;
         let left = limits::STOP.saturating_sub(limits::STOP_ANNOUNCE);
         if timeout(left, driver.flush()).await.is_err() {

@@ -39,6 +39,7 @@ impl World {
             upload_rate: spec.upload_rate,
             block_budget: spec.sabotage.map_or(budget, |sabotage| sabotage.budget(budget)),
             hashed_together: 16,
+            stretch: self.setup.stretch,
             trackers: (0..self.setup.trackers).map(|number| tracker_url(number, self.setup.leases)).collect(),
             local_addresses: LocalAddresses::Allowed,
         };

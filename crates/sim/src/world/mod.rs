@@ -45,6 +45,8 @@ pub struct Setup {
     pub socket_buffer: u64,
     /// Buffers of each node, blocks.
     pub block_budget: u32,
+    /// Blocks of a piece that cores ask for and store together.
+    pub stretch: u32,
     /// A node's state is checked once in so many of the world's events.
     pub check_every: u64,
     /// Peers hold leases instead of announcing like stock clients, and how those end that are not renewed.
@@ -64,7 +66,16 @@ impl Setup {
     /// A world with one tracker around `torrent`.
     #[must_use]
     pub fn new(seed: u64, torrent: Torrent) -> Self {
-        Self { seed, torrent, trackers: 1, socket_buffer: 16 << 10, block_budget: 4_096, check_every: 61, leases: None }
+        Self {
+            seed,
+            torrent,
+            trackers: 1,
+            socket_buffer: 16 << 10,
+            block_budget: 4_096,
+            stretch: obt_swarm::limits::STRETCH,
+            check_every: 61,
+            leases: None,
+        }
     }
 }
 
@@ -508,6 +519,10 @@ impl World {
             },
             Action::Verify { piece, digests } => {
                 let (at, event) = this.disk.verify(piece, digests, &self.setup.torrent, &mut self.rng, self.now)?;
+                self.push(at, Happening::Told(node, event));
+            }
+            Action::StoreAhead { piece, blocks } => {
+                let (at, event) = this.disk.store_ahead(piece, blocks, self.now)?;
                 self.push(at, Happening::Told(node, event));
             }
             Action::Spill { piece } => this.disk.spill(piece),

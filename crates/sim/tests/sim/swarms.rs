@@ -167,7 +167,7 @@ fn late_joiners_get_it_from_whoever_is_left() {
 fn disks_that_fail_now_and_then_and_small_budgets_slow_and_do_not_stop() {
     each_seed(|seed| {
         let mut setup = Setup::new(seed, Torrent::new(256, 32, Version::Hybrid).unwrap());
-        setup.block_budget = 80;
+        (setup.block_budget, setup.stretch) = [(80, 64), (80, 8), (24, 8)][seed as usize % 3];
         let mut world = World::new(setup);
         world.join(Spec::seed(link()))?;
         let disk = DiskSpec { rate: 2_000_000, failures: 0.1, ..DiskSpec::default() };

@@ -2,13 +2,13 @@
 
 use std::cmp::Reverse;
 
-use obt_wire::{Bitfield, Block, PieceIndex};
+use obt_wire::{BLOCK_SIZE, Bitfield, Block, PieceIndex};
 
 use super::open_pieces::{BlockState, OpenPiece};
 use super::piece_set::bit;
 use super::{Asker, Picker, Trust};
 use crate::event::PeerKey;
-use crate::limits::{RARITY_STEPS, URGENT_PIECES};
+use crate::limits::{LONG_PIECES, RARITY_STEPS, RATE_SIDE_BY_SIDE, URGENT_PIECES};
 
 /// One call of `pick`: for whom, how many more, and where they go.
 struct Draw<'a, 'b> {
@@ -19,6 +19,8 @@ struct Draw<'a, 'b> {
     left: usize,
     out: &'b mut Vec<Block>,
     fresh: Cursor,
+    /// Blocks of a long piece that may be owed before another is begun.
+    ahead: u32,
 }
 
 /// How far [`Picker::draw_fresh`] has looked in one call of `pick`.
@@ -33,8 +35,16 @@ struct Cursor {
 
 pub(super) fn draw(picker: &mut Picker, asker: &Asker<'_>, want: usize, out: &mut Vec<Block>) {
     let fresh = picker.cursor(asker.peer);
-    let mut draw =
-        Draw { peer: asker.peer, has: asker.has, trust: asker.trust, hints: asker.hints, left: want, out, fresh };
+    let mut draw = Draw {
+        peer: asker.peer,
+        has: asker.has,
+        trust: asker.trust,
+        hints: asker.hints,
+        left: want,
+        out,
+        fresh,
+        ahead: u32::MAX,
+    };
     if let Some(only) = asker.only {
         picker.draw_named(only, &mut draw);
         return;
@@ -46,6 +56,9 @@ pub(super) fn draw(picker: &mut Picker, asker: &Asker<'_>, want: usize, out: &mu
         if draw.trust == Trust::Parole {
             picker.draw_own(&mut draw);
             picker.draw_fresh(u32::MAX, &mut draw);
+        }
+        if asker.rate >= RATE_SIDE_BY_SIDE && picker.geometry.piece_length() / BLOCK_SIZE > picker.config.stretch {
+            picker.draw_side_by_side(&mut draw);
         }
         picker.draw_partial(&mut draw);
         picker.draw_fresh(u32::MAX, &mut draw);
@@ -113,18 +126,25 @@ impl Picker {
     /// Open pieces with missing blocks: the rarest first, then the one that needs the fewest. What only few can send is
     /// asked of them before what many can, even if that leaves a piece open: a seed among leechers is for its rare pieces.
     fn draw_partial(&mut self, draw: &mut Draw<'_, '_>) {
+        let (has_room, mut starved) = (self.fits(self.config.stretch as usize), self.starved);
         let mut candidates: Vec<_> = self
             .open
             .partial()
             .iter()
             .filter(|piece| bit(draw.has, **piece))
             .filter_map(|piece| self.open.piece(*piece).map(|open| (*piece, open)))
+            .filter(|(_, open)| {
+                let next = open.is_begun_asked() && open.requested < draw.ahead;
+                starved |= next && !has_room;
+                !open.is_begun_asked() || (next && has_room)
+            })
             .filter(|(piece, open)| open.alone == Some(draw.peer) || !self.shuns(*piece, draw.peer))
             .map(|(piece, open)| {
                 let own = open.alone == Some(draw.peer);
                 (Reverse(own), self.rarity.availability(piece), open.missing, piece)
             })
             .collect();
+        self.starved = starved;
         candidates.sort_unstable();
         for (Reverse(own), availability, _, piece) in candidates {
             if !own {
@@ -135,6 +155,21 @@ impl Picker {
             }
             self.take(piece, draw);
         }
+    }
+
+    /// Long pieces of a fast peer: several are asked for at once, a stretch of each in turn, since pieces that come side by side are
+    /// hashed side by side, which one alone cannot be.
+    fn draw_side_by_side(&mut self, draw: &mut Draw<'_, '_>) {
+        for stretches in [1, 2, 4] {
+            if draw.left == 0 || self.starved {
+                break;
+            }
+            draw.ahead = stretches * self.config.stretch;
+            self.draw_partial(draw);
+            self.draw_fresh(u32::MAX, draw);
+        }
+        draw.ahead = u32::MAX;
+        draw.fresh.done = false;
     }
 
     /// Pieces that are not open and that fewer than `below` peers have, rarest first.
@@ -153,7 +188,7 @@ impl Picker {
                 self.draw_gathered(draw);
             } else if !bit(draw.has, piece) || self.shuns(piece, draw.peer) {
                 draw.fresh.at += 1;
-            } else if self.open_piece(piece, draw.peer, draw.trust) {
+            } else if self.open_piece(piece, draw) {
                 self.take(piece, draw);
             } else {
                 draw.fresh.done = true;
@@ -209,7 +244,7 @@ impl Picker {
         }
         candidates.sort_unstable();
         for (.., piece) in candidates {
-            if draw.left == 0 || !self.open_piece(piece, draw.peer, draw.trust) {
+            if draw.left == 0 || !self.open_piece(piece, draw) {
                 return;
             }
             self.take(piece, draw);
@@ -290,27 +325,58 @@ impl Picker {
         self.suspects.get(&piece).is_some_and(|suspects| suspects.contains(&peer))
     }
 
-    /// Opens `piece` for `peer` unless the budget has no room for all its blocks. A piece larger than the whole budget
-    /// may be open while it is alone: it is spilled at once.
-    fn open_piece(&mut self, piece: u32, peer: PeerKey, trust: Trust) -> bool {
-        let blocks = self.geometry.blocks(PieceIndex(piece));
+    /// Whether the budget has room for a stretch of so many blocks. One larger than the whole budget may be asked for while it is
+    /// alone: its piece is spilled at once.
+    fn fits(&self, stretch: usize) -> bool {
         let committed = self.open.committed();
-        if committed > 0 && committed + blocks as usize > self.config.block_budget {
-            self.starved = true;
+        committed == 0 || committed + stretch <= self.config.block_budget
+    }
+
+    /// The same; notes it if not.
+    fn has_room(&mut self, stretch: usize) -> bool {
+        let fits = self.fits(stretch);
+        self.starved |= !fits;
+        fits
+    }
+
+    /// Opens `piece` unless the budget has no room for its first stretch, or enough are side by side.
+    fn open_piece(&mut self, piece: u32, draw: &Draw<'_, '_>) -> bool {
+        let blocks = self.geometry.blocks(PieceIndex(piece));
+        let enough = draw.ahead < u32::MAX && self.open.len() >= LONG_PIECES;
+        if enough || !self.has_room(blocks.min(self.config.stretch) as usize) {
             return false;
         }
-        let alone = (trust == Trust::Parole || self.suspects.contains_key(&piece)).then_some(peer);
+        let alone = (draw.trust == Trust::Parole || self.suspects.contains_key(&piece)).then_some(draw.peer);
         self.open.open(piece, blocks, alone);
         self.settle(piece);
         true
     }
 
     fn open_and_take(&mut self, piece: u32, draw: &mut Draw<'_, '_>) -> bool {
-        (self.open.piece(piece).is_some() || self.open_piece(piece, draw.peer, draw.trust)) && self.take(piece, draw)
+        (self.open.piece(piece).is_some() || self.open_piece(piece, draw)) && self.take(piece, draw)
     }
 
-    /// Requests the missing blocks of an open piece; true if there was one to be had.
+    /// Requests the missing blocks of an open piece, stretch by stretch; true if there was one to be had.
     fn take(&mut self, piece: u32, draw: &mut Draw<'_, '_>) -> bool {
+        let mut taken = self.take_begun(piece, draw);
+        while draw.left > 0 && self.begin_stretch(piece, draw) {
+            taken |= self.take_begun(piece, draw);
+        }
+        taken
+    }
+
+    fn begin_stretch(&mut self, piece: u32, draw: &Draw<'_, '_>) -> bool {
+        let Some(open) = self.open.piece(piece) else {
+            return false;
+        };
+        let ours = open.alone.is_none_or(|owner| owner == draw.peer);
+        let stretch = open.next_stretch();
+        let due = stretch > 0 && ours && open.is_begun_asked() && open.requested < draw.ahead;
+        due && self.has_room(stretch) && self.open.begin_stretch(piece)
+    }
+
+    /// The same, for the stretches that were begun.
+    fn take_begun(&mut self, piece: u32, draw: &mut Draw<'_, '_>) -> bool {
         let budget = self.config.block_budget;
         let room = budget.saturating_sub(self.open.committed());
         let peer = draw.peer;

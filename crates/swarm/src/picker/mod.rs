@@ -17,6 +17,7 @@ use std::ops::Range;
 use obt_wire::{BLOCK_SIZE, Bitfield, Block, Geometry, PieceIndex};
 
 use crate::event::{PeerKey, ReadRange};
+use crate::limits::{BLOCK_BUDGET, REQUESTERS_PER_BLOCK, STRETCH};
 pub use open_pieces::BlockState;
 use open_pieces::{OpenPiece, OpenPieces};
 use piece_set::PieceSet;
@@ -29,11 +30,13 @@ pub struct PickerConfig {
     pub block_budget: usize,
     /// How many peers may be asked for one block at a time (endgame), the first one included.
     pub requesters: usize,
+    /// Blocks of a piece that are asked for together, at least 1; of a longer one they are stored together too.
+    pub stretch: u32,
 }
 
 impl Default for PickerConfig {
     fn default() -> Self {
-        Self { block_budget: crate::limits::BLOCK_BUDGET, requesters: crate::limits::REQUESTERS_PER_BLOCK }
+        Self { block_budget: BLOCK_BUDGET, requesters: REQUESTERS_PER_BLOCK, stretch: STRETCH }
     }
 }
 
@@ -69,10 +72,8 @@ pub struct Asker<'a> {
 pub enum Received {
     /// It is here already, or its piece is: drop the bytes.
     Unwanted,
-    /// Keep the bytes.
+    /// Keep the bytes; see [`Picker::to_hash`].
     Accepted {
-        /// Whether it was the last block of its piece: verify the piece.
-        piece_full: bool,
         /// Others that were asked for the same block: send them `cancel`.
         cancel: Vec<PeerKey>,
     },
@@ -154,7 +155,7 @@ impl Picker {
             unverifiable: PieceSet::empty(pieces),
             free: PieceSet::empty(pieces),
             rarity: Rarity::new(pieces, rng.u64(..)),
-            open: OpenPieces::default(),
+            open: OpenPieces::new(config.stretch),
             peers: BTreeMap::new(),
             seeds: 0,
             readers: Vec::new(),
@@ -309,15 +310,12 @@ impl Picker {
             return Received::Unwanted;
         };
         let here =
-            !matches!(open.blocks.get(block.index as usize), Some(BlockState::Missing | BlockState::Requested(_)));
+            !matches!(open.begun().get(block.index as usize), Some(BlockState::Missing | BlockState::Requested(_)));
         if here || (open.alone.is_some() && !open.is_requested_of(block.index, peer)) {
             return Received::Unwanted;
         }
         let mut asked = std::mem::take(&mut self.asked);
-        let piece_full = self.open.change(piece, |open| {
-            open.receive(block.index, peer, &mut asked);
-            open.is_full()
-        });
+        self.open.change(piece, |open| open.receive(block.index, peer, &mut asked));
         for owed in &asked {
             self.count_outstanding(*owed, -1);
         }
@@ -325,7 +323,7 @@ impl Picker {
         asked.clear();
         self.asked = asked;
         self.settle(piece);
-        Received::Accepted { piece_full: piece_full == Some(true), cancel }
+        Received::Accepted { cancel }
     }
 
     /// Who sent each block of `piece`, in order; of a piece that is not full, of those that are here.
@@ -334,7 +332,32 @@ impl Picker {
         self.open.piece(piece.0).map(|open| open.senders().collect()).unwrap_or_default()
     }
 
-    // What became of full pieces.
+    // What becomes of pieces.
+
+    /// Whether every block of `piece` is here: it is to be verified.
+    #[must_use]
+    pub fn is_full(&self, piece: PieceIndex) -> bool {
+        self.open.piece(piece.0).is_some_and(OpenPiece::is_full)
+    }
+
+    /// Blocks of `piece` that are here and can be hashed: of a full one what is left of it, of a long one what came from its
+    /// beginning on, if it is a stretch; else 0.
+    #[must_use]
+    pub fn to_hash(&self, piece: PieceIndex) -> usize {
+        self.open.piece(piece.0).map_or(0, OpenPiece::to_hash)
+    }
+
+    /// Stretches of `piece`, which is not full, are to be hashed and stored: returns how many blocks, from its beginning on, are
+    /// or will be. The owner answers with [`stored`](Self::stored).
+    pub fn store_ahead(&mut self, piece: PieceIndex) -> Option<u32> {
+        self.open.store_ahead(piece.0)
+    }
+
+    /// The first `blocks` of `piece` are in the partial file, unverified: they need no buffers any more.
+    pub fn stored(&mut self, piece: PieceIndex, blocks: u32) {
+        self.open.stored(piece.0, blocks);
+        self.starved = false;
+    }
 
     /// `piece` is good and stored.
     pub fn verified(&mut self, piece: PieceIndex) {
@@ -503,20 +526,25 @@ impl Picker {
     }
 
     /// A piece whose received blocks should leave the buffers for the partial file, because the budget holds peers up
-    /// and this piece does not get on, or because it is larger than the budget. The owner answers with [`spilled`](Self::spilled).
+    /// and this piece does not get on, or has much behind a gap, or because a stretch is larger than the budget. The owner answers
+    /// with [`spilled`](Self::spilled).
     #[must_use]
     pub fn spill_candidate(&self) -> Option<PieceIndex> {
         let budget = self.config.block_budget;
-        let held = || self.open.iter().filter(|(_, open)| !open.spilled && !open.is_full());
-        if let Some((piece, _)) = held().find(|(_, open)| open.blocks.len() > budget) {
+        let held = || self.open.iter().filter(|(_, open)| open.can_spill());
+        if let Some((piece, _)) = held().find(|(_, open)| open.room() > budget) {
             return Some(PieceIndex(piece));
         }
         if !self.starved {
             return None;
         }
-        let (piece, open) = held().filter(|(_, open)| open.received > 0).min_by_key(|(_, open)| open.touched)?;
+        if let Some((piece, _)) = held().find(|(_, open)| open.behind_gap() >= budget.div_ceil(2)) {
+            return Some(PieceIndex(piece));
+        }
+        let waiting = held().filter(|(_, open)| open.held() > open.requested as usize);
+        let (piece, open) = waiting.min_by_key(|(_, open)| open.touched)?;
         let idle = self.open.clock() - open.touched;
-        let stuck = self.open.iter().all(|(_, open)| open.requested == 0 && !open.is_full());
+        let stuck = self.open.iter().all(|(_, open)| open.is_stuck());
         (stuck || idle >= budget as u64 / 2).then_some(PieceIndex(piece))
     }
 

@@ -15,10 +15,12 @@ pub enum BlockState {
     Received(PeerKey),
 }
 
-/// One open piece.
+/// One open piece. Its blocks are asked for a stretch at a time, so that one that is longer needs buffers for what
+/// is on its way only: what has come from its beginning on is stored, unverified, while the rest comes.
 ///
 /// Invariants: `missing`, `requested` and `received` count the states of `blocks`; `again` holds only blocks that are
-/// requested, and of each the peers beside the first; no block before `first_missing` is missing.
+/// requested, and of each the peers beside the first; no block before `first_missing` is missing, and none from `begun` on
+/// is asked for; all blocks before `arrived` are here, and `stored <= storing <= arrived`.
 #[derive(Debug, Default)]
 pub(super) struct OpenPiece {
     pub(super) blocks: Vec<BlockState>,
@@ -28,6 +30,16 @@ pub(super) struct OpenPiece {
     /// Second and further requests of a block: `(block, peer)`.
     pub(super) again: BTreeSet<(u32, PeerKey)>,
     first_missing: u32,
+    /// Blocks of a stretch; the last one may have fewer.
+    stretch: u32,
+    /// Where the stretches end that are being asked for.
+    begun: u32,
+    /// How many blocks from the beginning on are here.
+    arrived: u32,
+    /// How many of them are to be stored before the piece is full.
+    storing: u32,
+    /// How many of them are stored: they need no buffers.
+    stored: u32,
     /// Its received blocks are in the partial file, not in buffers.
     pub(super) spilled: bool,
     /// The one peer that may be asked for its blocks, while the piece is on parole.
@@ -44,12 +56,66 @@ impl OpenPiece {
 
     /// Blocks that are in buffers or will be.
     pub(super) fn held(&self) -> usize {
-        self.requested as usize + if self.spilled { 0 } else { self.received as usize }
+        self.requested as usize + if self.spilled { 0 } else { (self.received - self.stored) as usize }
     }
 
-    /// The next missing block, now requested of `peer`.
+    /// Blocks that need a buffer, or may need one, of the stretches that are being asked for.
+    pub(super) fn room(&self) -> usize {
+        if self.spilled { self.requested as usize } else { (self.begun - self.stored) as usize }
+    }
+
+    /// How many blocks the next stretch has; 0 after the last.
+    pub(super) fn next_stretch(&self) -> usize {
+        (self.blocks.len() - self.begun as usize).min(self.stretch as usize)
+    }
+
+    /// The blocks of the stretches that are being asked for.
+    pub(super) fn begun(&self) -> &[BlockState] {
+        self.blocks.get(..self.begun as usize).unwrap_or(&self.blocks)
+    }
+
+    /// Whether its received blocks could leave the buffers, and are not leaving them.
+    pub(super) fn can_spill(&self) -> bool {
+        !self.spilled && !self.is_full() && self.storing == self.stored
+    }
+
+    /// Blocks that are here, in a longer piece than a stretch, and cannot be stored before one that is not here.
+    pub(super) fn behind_gap(&self) -> usize {
+        if self.blocks.len() > self.stretch as usize { (self.received - self.arrived) as usize } else { 0 }
+    }
+
+    /// Whether nothing will change about it unless somebody is asked for more.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.requested == 0 && !self.is_full() && self.storing == self.stored && !self.is_ahead()
+    }
+
+    /// Whether all blocks of the stretches that were begun are asked for, or here.
+    pub(super) fn is_begun_asked(&self) -> bool {
+        self.missing as usize == self.blocks.len() - self.begun as usize
+    }
+
+    /// Whether a stretch is here behind what is stored or being stored, of a piece that is longer.
+    pub(super) fn is_ahead(&self) -> bool {
+        !self.spilled && !self.is_full() && self.whole_stretches() > self.storing
+    }
+
+    /// Blocks of the stretches that are here from the beginning on.
+    fn whole_stretches(&self) -> u32 {
+        self.arrived - self.arrived % self.stretch
+    }
+
+    /// Blocks that are here and can be hashed, and are not.
+    pub(super) fn to_hash(&self) -> usize {
+        match (self.is_full(), self.is_ahead()) {
+            (true, _) => (self.arrived - self.storing) as usize,
+            (_, true) => (self.whole_stretches() - self.storing) as usize,
+            _ => 0,
+        }
+    }
+
+    /// The next missing block of the stretches that were begun, now requested of `peer`.
     pub(super) fn request_next(&mut self, peer: PeerKey) -> Option<u32> {
-        let rest = self.blocks.get_mut(self.first_missing as usize..)?;
+        let rest = self.blocks.get_mut(self.first_missing as usize..self.begun as usize)?;
         let ahead = rest.iter().position(|state| *state == BlockState::Missing)?;
         rest[ahead] = BlockState::Requested(peer);
         let block = self.first_missing + u32::try_from(ahead).ok()?;
@@ -113,6 +179,9 @@ impl OpenPiece {
         }
         *state = BlockState::Received(peer);
         self.received += 1;
+        while let Some(BlockState::Received(_)) = self.blocks.get(self.arrived as usize) {
+            self.arrived += 1;
+        }
         let first = asked.len();
         asked.extend(self.also_asked(block));
         for other in asked.iter().skip(first) {
@@ -140,6 +209,17 @@ impl OpenPiece {
         if skipped.into_iter().any(|state| *state == BlockState::Missing) {
             return Err(format!("a missing block before {}", self.first_missing));
         }
+        let behind = self.blocks.iter().skip(self.begun as usize);
+        if behind.into_iter().any(|state| *state != BlockState::Missing) || (self.spilled && self.next_stretch() > 0) {
+            return Err(format!("blocks from {} on are asked for, or are not and could be", self.begun));
+        }
+        let here = self.blocks.iter().take_while(|state| matches!(state, BlockState::Received(_))).count();
+        if here != self.arrived as usize || self.stored > self.storing || self.storing > self.arrived {
+            return Err(format!(
+                "{} of {} of {} are stored, and {here} are here",
+                self.stored, self.storing, self.arrived
+            ));
+        }
         for (block, peer) in &self.again {
             let first = self.blocks.get(*block as usize);
             let Some(BlockState::Requested(first)) = first else {
@@ -155,21 +235,25 @@ impl OpenPiece {
 
 /// All open pieces.
 ///
-/// Invariants: `partial` holds those with a missing block; `committed` sums the blocks of those that are not spilled,
-/// `loose` the requested ones of those that are: together they bound the buffers that may be needed; `requested` sums the
-/// requested blocks of all.
+/// Invariants: `partial` holds those with a missing block; `committed` sums their rooms: it bounds the buffers that may be needed;
+/// `requested` sums the requested blocks of all.
 #[derive(Debug, Default)]
 pub(super) struct OpenPieces {
     pieces: BTreeMap<u32, OpenPiece>,
     partial: BTreeSet<u32>,
     committed: usize,
-    loose: usize,
     requested: usize,
     clock: u64,
     spare: Vec<Vec<BlockState>>,
+    stretch: u32,
 }
 
 impl OpenPieces {
+    /// None are open yet; they are asked for in stretches of this many blocks.
+    pub(super) fn new(stretch: u32) -> Self {
+        Self { stretch, ..Self::default() }
+    }
+
     pub(super) fn piece(&self, piece: u32) -> Option<&OpenPiece> {
         self.pieces.get(&piece)
     }
@@ -192,7 +276,7 @@ impl OpenPieces {
 
     /// Blocks that need a buffer or may need one before their piece is verified.
     pub(super) fn committed(&self) -> usize {
-        self.committed + self.loose
+        self.committed
     }
 
     /// Blocks that peers owe.
@@ -209,8 +293,11 @@ impl OpenPieces {
     pub(super) fn open(&mut self, piece: u32, blocks: u32, alone: Option<PeerKey>) {
         let mut states = self.spare.pop().unwrap_or_default();
         states.resize(blocks as usize, BlockState::Missing);
-        let open = OpenPiece { blocks: states, missing: blocks, alone, touched: self.clock, ..OpenPiece::default() };
-        self.committed += blocks as usize;
+        let (stretch, touched) = (self.stretch, self.clock);
+        let begun = blocks.min(stretch);
+        let open =
+            OpenPiece { blocks: states, missing: blocks, stretch, begun, alone, touched, ..OpenPiece::default() };
+        self.committed += open.room();
         self.pieces.insert(piece, open);
         self.partial.insert(piece);
     }
@@ -220,11 +307,7 @@ impl OpenPieces {
         let open = self.pieces.remove(&piece)?;
         self.partial.remove(&piece);
         self.requested -= open.requested as usize;
-        if open.spilled {
-            self.loose -= open.requested as usize;
-        } else {
-            self.committed -= open.blocks.len();
-        }
+        self.committed -= open.room();
         Some(open)
     }
 
@@ -239,26 +322,45 @@ impl OpenPieces {
 
     /// The received blocks of `piece` lie in the partial file from here on.
     pub(super) fn spill(&mut self, piece: u32) {
-        if let Some(open) = self.pieces.get_mut(&piece).filter(|open| !open.spilled) {
+        self.change(piece, |open| {
             open.spilled = true;
-            self.committed -= open.blocks.len();
-            self.loose += open.requested as usize;
-        }
+            open.begun = u32::try_from(open.blocks.len()).unwrap_or(u32::MAX);
+        });
+    }
+
+    /// The next stretch of `piece` is asked for too; false after the last.
+    pub(super) fn begin_stretch(&mut self, piece: u32) -> bool {
+        let begun = self.change(piece, |open| {
+            let stretch = open.next_stretch();
+            open.begun += u32::try_from(stretch).unwrap_or(0);
+            stretch > 0
+        });
+        begun == Some(true)
+    }
+
+    /// What has come of `piece` from its beginning on is to be stored, if that is a stretch more than before: how many blocks.
+    pub(super) fn store_ahead(&mut self, piece: u32) -> Option<u32> {
+        let open = self.pieces.get_mut(&piece).filter(|open| open.is_ahead())?;
+        open.storing = open.whole_stretches();
+        Some(open.storing)
+    }
+
+    /// So many blocks of `piece` are stored.
+    pub(super) fn stored(&mut self, piece: u32, blocks: u32) {
+        self.change(piece, |open| open.stored = open.stored.max(blocks.min(open.storing)));
     }
 
     /// Changes one piece and the sums with it.
     pub(super) fn change<T>(&mut self, piece: u32, by: impl FnOnce(&mut OpenPiece) -> T) -> Option<T> {
         let open = self.pieces.get_mut(&piece)?;
-        let (missing, requested, received) = (open.missing, open.requested, open.received);
+        let (missing, requested, received, room) = (open.missing, open.requested, open.received, open.room());
         let result = by(open);
         if open.received > received {
             self.clock += u64::from(open.received - received);
             open.touched = self.clock;
         }
         self.requested = self.requested + open.requested as usize - requested as usize;
-        if open.spilled {
-            self.loose = self.loose + open.requested as usize - requested as usize;
-        }
+        self.committed = self.committed + open.room() - room;
         match (missing, open.missing) {
             (0, 1..) => _ = self.partial.insert(piece),
             (1.., 0) => _ = self.partial.remove(&piece),
@@ -269,7 +371,6 @@ impl OpenPieces {
 
     pub(super) fn check(&self) -> Result<(), String> {
         let mut committed = 0;
-        let mut loose = 0;
         let mut requested = 0;
         for (piece, open) in &self.pieces {
             open.check().map_err(|error| format!("piece {piece}: {error}"))?;
@@ -277,14 +378,10 @@ impl OpenPieces {
                 return Err(format!("piece {piece} misses {} and is in the wrong set", open.missing));
             }
             requested += open.requested as usize;
-            if open.spilled {
-                loose += open.requested as usize;
-            } else {
-                committed += open.blocks.len();
-            }
+            committed += open.room();
         }
-        if (committed, loose) != (self.committed, self.loose) {
-            return Err(format!("{committed} + {loose} blocks, counted {} + {}", self.committed, self.loose));
+        if committed != self.committed {
+            return Err(format!("{committed} blocks, counted {}", self.committed));
         }
         if requested != self.requested {
             return Err(format!("{requested} blocks are requested, counted {}", self.requested));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::RATE_SIDE_BY_SIDE;
 
 const A: PeerKey = PeerKey(1);
 const B: PeerKey = PeerKey(2);
@@ -82,7 +83,8 @@ impl Bench {
     fn deliver(&mut self, peer: PeerKey, blocks: &[Block]) -> Vec<PieceIndex> {
         let mut full = Vec::new();
         for block in blocks {
-            if let Received::Accepted { piece_full: true, .. } = self.receive(peer, *block) {
+            let accepted = self.receive(peer, *block) != Received::Unwanted;
+            if accepted && self.picker.is_full(block.piece) {
                 full.push(block.piece);
             }
         }
@@ -204,7 +206,7 @@ fn a_piece_that_stands_still_is_spilled_when_the_budget_holds_others_up() {
     bench.receive(A, slow[1]);
     bench.receive(A, slow[2]);
     let last = bench.pick(A, 1);
-    assert_eq!(bench.receive(A, last[0]), Received::Accepted { piece_full: true, cancel: vec![] });
+    assert_eq!(bench.receive(A, last[0]), Received::Accepted { cancel: vec![] });
 }
 
 #[test]
@@ -238,13 +240,9 @@ fn in_the_endgame_blocks_of_slow_peers_are_asked_of_others_and_cancelled() {
     assert!(bench.picker.is_endgame());
     let again = bench.pick_at(B, 1_000_000, 4);
     assert_eq!(again.iter().map(|block| block.index).collect::<Vec<_>>(), [3, 2, 1, 0]);
-    assert_eq!(
-        bench.receive(B, again[0]),
-        Received::Accepted { piece_full: false, cancel: vec![A] },
-        "the slow one is told"
-    );
+    assert_eq!(bench.receive(B, again[0]), Received::Accepted { cancel: vec![A] }, "the slow one is told");
     assert_eq!(bench.receive(A, again[0]), Received::Unwanted);
-    assert_eq!(bench.receive(A, again[1]), Received::Accepted { piece_full: false, cancel: vec![B] });
+    assert_eq!(bench.receive(A, again[1]), Received::Accepted { cancel: vec![B] });
 }
 
 #[test]
@@ -372,9 +370,9 @@ fn a_block_that_comes_late_is_kept_if_it_is_still_useful() {
     let owed = bench.pick(A, 4);
     bench.receive(A, owed[0]);
     bench.picker.release_all(A);
-    assert_eq!(bench.receive(A, owed[1]), Received::Accepted { piece_full: false, cancel: vec![] });
+    assert_eq!(bench.receive(A, owed[1]), Received::Accepted { cancel: vec![] });
     let moved = bench.pick(B, 2);
-    assert_eq!(bench.receive(A, moved[0]), Received::Accepted { piece_full: false, cancel: vec![B] });
+    assert_eq!(bench.receive(A, moved[0]), Received::Accepted { cancel: vec![B] });
     assert_eq!(bench.picker.outstanding(B), 1);
 }
 
@@ -530,6 +528,99 @@ fn different_leechers_ask_a_seed_for_different_pieces() {
     assert!(picked.len() >= 9, "{picked:?}");
 }
 
+#[test]
+fn a_peer_is_asked_for_long_pieces_one_by_one() {
+    let mut bench = Bench::new(4, 3 * STRETCH, 10_000);
+    bench.join_seed(A);
+    let blocks = bench.pick_at(A, RATE_SIDE_BY_SIDE - 1, 3 * STRETCH as usize + 1);
+    assert_eq!(bench.picker.open_pieces(), 2);
+    let order = blocks[..3 * STRETCH as usize].iter().map(|block| (block.piece, block.index));
+    assert!(order.eq((0..3 * STRETCH).map(|index| (blocks[0].piece, index))));
+}
+
+#[test]
+fn a_fast_peer_is_asked_for_long_pieces_side_by_side() {
+    let stretch = STRETCH as usize;
+    let mut bench = Bench::new(3, 4 * STRETCH, 10_000);
+    bench.join_seed(A);
+    let first = bench.pick_at(A, RATE_SIDE_BY_SIDE, 3 * stretch);
+    for piece in 0..3 {
+        assert_eq!(first.iter().filter(|block| block.piece == PieceIndex(piece)).count(), stretch);
+    }
+    // Whichever gets on is asked for more.
+    bench.deliver(A, &first[..stretch]);
+    let next = bench.pick_at(A, RATE_SIDE_BY_SIDE, stretch);
+    assert!(next.iter().all(|block| block.piece == first[0].piece));
+}
+
+#[test]
+fn a_long_piece_needs_room_only_for_what_is_not_stored() {
+    let stretch = STRETCH as usize;
+    let mut bench = Bench::new(1, 8 * STRETCH, stretch);
+    bench.join_seed(A);
+    let piece = PieceIndex(0);
+    for from in (0..7 * STRETCH).step_by(stretch) {
+        let blocks = bench.pick(A, 10 * stretch);
+        assert_eq!((blocks.len(), blocks[0].index), (stretch, from));
+        assert_eq!(bench.picker.to_hash(piece), 0);
+        bench.deliver(A, &blocks);
+        assert!(bench.pick(A, 1).is_empty());
+        assert_eq!((bench.picker.to_hash(piece), bench.picker.spill_candidate()), (stretch, None));
+        assert_eq!(bench.picker.store_ahead(piece), Some(from + STRETCH));
+        assert_eq!((bench.picker.to_hash(piece), bench.picker.store_ahead(piece)), (0, None));
+        bench.picker.stored(piece, from + STRETCH);
+    }
+    let last = bench.pick(A, 10 * stretch);
+    assert_eq!(bench.deliver(A, &last), [piece]);
+    assert_eq!((bench.picker.to_hash(piece), bench.picker.store_ahead(piece)), (stretch, None));
+    bench.picker.verified(piece);
+    assert!(bench.picker.is_done());
+}
+
+#[test]
+fn what_fills_the_buffers_behind_a_gap_is_spilled() {
+    let stretch = STRETCH as usize;
+    let mut bench = Bench::new(2, 8 * STRETCH, 4 * stretch);
+    bench.join_seed(A);
+    bench.join_seed(B);
+    let gap = bench.pick(A, 1);
+    let blocks = bench.pick(B, 4 * stretch - 1);
+    assert_eq!(blocks.len(), 4 * stretch - 1);
+    bench.deliver(B, &blocks[..2 * stretch]);
+    assert_eq!(bench.picker.spill_candidate(), None, "it has not held anybody up");
+    assert!(bench.pick(B, 1).is_empty());
+    assert_eq!(bench.picker.spill_candidate(), Some(gap[0].piece));
+    bench.picker.spilled(gap[0].piece);
+    assert_eq!(bench.pick(B, 10 * stretch).len(), 2 * stretch);
+}
+
+#[test]
+fn a_long_piece_with_a_gap_leaves_others_their_room() {
+    let stretch = STRETCH as usize;
+    let mut bench = Bench::new(2, 4 * STRETCH, 2 * stretch);
+    bench.join_seed(A);
+    let blocks = bench.pick_at(A, RATE_SIDE_BY_SIDE, 10 * stretch);
+    assert_eq!(blocks.len(), 2 * stretch);
+    bench.deliver(A, &blocks[1..stretch]);
+    bench.deliver(A, &blocks[stretch..]);
+    let other = blocks[stretch].piece;
+    assert_eq!(bench.picker.store_ahead(other), Some(STRETCH));
+    bench.picker.stored(other, STRETCH);
+    for from in 1..3 {
+        let blocks = bench.pick(A, 10 * stretch);
+        assert!(blocks.iter().all(|block| block.piece == other));
+        bench.deliver(A, &blocks);
+        bench.picker.store_ahead(other);
+        bench.picker.stored(other, (from + 1) * STRETCH);
+    }
+    bench.join_seed(B);
+    let last = bench.pick(A, 10 * stretch);
+    assert_eq!(bench.deliver(A, &last), [other]);
+    bench.picker.verified(other);
+    assert!(bench.picker.release(A, blocks[0]));
+    assert_eq!(bench.pick(B, 1), [blocks[0]], "its room was kept for it");
+}
+
 /// What can happen to a picker.
 #[derive(Debug, Clone)]
 enum Step {
@@ -547,6 +638,8 @@ enum Step {
     Read(u32, u32),
     Verifiable(u32, u32, bool),
     Spill,
+    StoreAhead(u32),
+    Stored(usize),
 }
 
 const PIECES: u32 = 12;
@@ -561,7 +654,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => peer.clone().prop_map(|peer| Step::Join(peer, vec![true; PIECES as usize])),
         1 => peer.clone().prop_map(Step::Leave),
         3 => (peer.clone(), 0..PIECES).prop_map(|(peer, piece)| Step::Have(peer, piece)),
-        12 => (peer.clone(), 0usize..9, 0u64..100_000).prop_map(|(peer, want, rate)| Step::Pick(peer, want, rate)),
+        12 => (peer.clone(), 0usize..9, prop_oneof![0u64..100_000, Just(RATE_SIDE_BY_SIDE)]).prop_map(|(peer, want, rate)| Step::Pick(peer, want, rate)),
         20 => (peer.clone(), 0usize..4).prop_map(|(peer, nth)| Step::Deliver(peer, nth)),
         2 => (peer.clone(), 0..PIECES, 0..BLOCKS).prop_map(|(peer, piece, at)| Step::DeliverAny(peer, piece, at)),
         2 => (peer.clone(), 0usize..4).prop_map(|(peer, nth)| Step::Release(peer, nth)),
@@ -572,6 +665,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..PIECES, 0..PIECES + 3).prop_map(|(first, end)| Step::Read(first, end)),
         1 => (0..PIECES, 0..PIECES, any::<bool>()).prop_map(|(first, end, known)| Step::Verifiable(first, end, known)),
         2 => Just(Step::Spill),
+        6 => (0..PIECES).prop_map(Step::StoreAhead),
+        6 => (0usize..3).prop_map(Step::Stored),
     ]
 }
 
@@ -586,13 +681,18 @@ struct Model {
     unverifiable: BTreeSet<u32>,
     reading: bool,
     parole: BTreeSet<u32>,
+    stretch: u32,
+    /// Where the stretches of open pieces end that were asked for.
+    begun: BTreeMap<u32, u32>,
+    /// First blocks that are being stored.
+    storing: Vec<(u32, u32)>,
 }
 
 impl Model {
-    fn new() -> Self {
+    fn new(stretch: u32) -> Self {
         let geometry = Geometry::contiguous(u64::from(PIECES * BLOCKS * BLOCK_SIZE), BLOCKS * BLOCK_SIZE).unwrap();
         let wanted = Bitfield::full(PIECES);
-        let config = PickerConfig { block_budget: BUDGET, requesters: 2 };
+        let config = PickerConfig { block_budget: BUDGET, requesters: 2, stretch };
         Self {
             picker: Picker::new(&geometry, &Bitfield::empty(PIECES), &wanted, config, 99),
             peers: BTreeMap::new(),
@@ -603,6 +703,9 @@ impl Model {
             unverifiable: BTreeSet::new(),
             reading: false,
             parole: BTreeSet::new(),
+            stretch,
+            begun: BTreeMap::new(),
+            storing: Vec::new(),
         }
     }
 
@@ -639,6 +742,8 @@ impl Model {
     fn forget_piece(&mut self, piece: u32) {
         self.requested.retain(|(block, _)| block.piece.0 != piece);
         self.received.retain(|block, _| block.piece.0 != piece);
+        self.begun.remove(&piece);
+        self.storing.retain(|(storing, _)| *storing != piece);
     }
 
     fn apply(&mut self, step: Step) {
@@ -692,9 +797,19 @@ impl Model {
             Step::Spill => {
                 if let Some(piece) = self.picker.spill_candidate() {
                     self.picker.spilled(piece);
+                    self.begun.insert(piece.0, BLOCKS);
+                }
+            }
+            Step::StoreAhead(piece) => self.store_ahead(piece),
+            Step::Stored(nth) => {
+                if nth < self.storing.len() {
+                    let (piece, blocks) = self.storing.remove(nth);
+                    self.picker.stored(PieceIndex(piece), blocks);
                 }
             }
         }
+        let open: BTreeSet<u32> = (0..PIECES).filter(|piece| self.is_open(*piece)).collect();
+        self.begun.retain(|piece, _| open.contains(piece));
         self.picker.check().unwrap();
         assert_eq!(self.picker.requests().collect::<BTreeSet<_>>(), self.requested);
         for piece in 0..PIECES {
@@ -743,6 +858,9 @@ impl Model {
                 waiting.swap_remove(at);
             }
             assert!(self.requested.insert((*block, peer)));
+            let end = BLOCKS.min((block.index / self.stretch + 1) * self.stretch);
+            let begun = self.begun.entry(piece).or_default();
+            *begun = end.max(*begun);
         }
         let open = (0..PIECES).filter(|piece| self.is_open(*piece)).count();
         let room = (open + 1) * BLOCKS as usize <= BUDGET;
@@ -753,20 +871,30 @@ impl Model {
 
     fn deliver(&mut self, peer: PeerKey, block: Block) {
         let asked: BTreeSet<PeerKey> = self.requested.iter().filter(|(at, _)| *at == block).map(|at| at.1).collect();
-        let useful = self.is_open(block.piece.0) && !self.received.contains_key(&block);
+        let begun = self.begun.get(&block.piece.0).is_some_and(|begun| block.index < *begun);
+        let useful = begun && !self.received.contains_key(&block);
         match self.picker.received(peer, block) {
             Received::Unwanted => {
                 let alone = self.parole.contains(&block.piece.0) && !asked.contains(&peer);
                 assert!(!useful || alone, "{block:?} was useful");
             }
-            Received::Accepted { piece_full, cancel } => {
+            Received::Accepted { cancel } => {
                 assert!(useful);
                 let others: BTreeSet<PeerKey> = asked.into_iter().filter(|other| *other != peer).collect();
                 assert_eq!(cancel.into_iter().collect::<BTreeSet<_>>(), others);
                 self.requested.retain(|(at, _)| *at != block);
                 self.received.insert(block, peer);
-                assert_eq!(piece_full, self.full().contains(&block.piece.0));
+                assert_eq!(self.picker.is_full(block.piece), self.full().contains(&block.piece.0));
             }
+        }
+    }
+
+    fn store_ahead(&mut self, piece: u32) {
+        let here = (0..BLOCKS).take_while(|index| self.received.contains_key(&block(piece, *index)));
+        let here = u32::try_from(here.count()).unwrap() / self.stretch * self.stretch;
+        if let Some(blocks) = self.picker.store_ahead(PieceIndex(piece)) {
+            assert!(blocks == here && here < BLOCKS, "{blocks} of {here}");
+            self.storing.push((piece, blocks));
         }
     }
 
@@ -825,6 +953,8 @@ impl Model {
             for block in self.owed(seed) {
                 self.deliver(seed, block);
             }
+            (0..PIECES).for_each(|piece| self.apply(Step::StoreAhead(piece)));
+            self.apply(Step::Stored(0));
             self.apply(Step::Spill);
         }
         panic!("not done: {:?}", self.picker);
@@ -834,9 +964,9 @@ impl Model {
 proptest! {
     #[test]
     fn behaves_as_naive_sets_do_and_one_honest_seed_is_enough(
-        steps in proptest::collection::vec(step(), 1..120)
+        steps in proptest::collection::vec(step(), 1..120), stretch in 1..=BLOCKS
     ) {
-        let mut model = Model::new();
+        let mut model = Model::new(stretch);
         for step in steps {
             model.apply(step);
         }

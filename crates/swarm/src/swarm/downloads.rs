@@ -240,11 +240,9 @@ impl Swarm {
         session.answered();
         match torrent.picker.received(peer, block) {
             Received::Unwanted => self.wasted += u64::from(header.length),
-            Received::Accepted { piece_full, cancel } => {
+            Received::Accepted { cancel } => {
                 self.actions.push_back(Action::Accept { block });
-                if piece_full {
-                    self.piece_full(block.piece, now);
-                }
+                self.gather(block.piece, now);
                 for other in cancel {
                     self.cancel(other, block, now);
                     self.fill(other, now);
@@ -382,6 +380,14 @@ impl Swarm {
         }
         for peer in torrent.blame.resolve(piece.0, digests) {
             self.convict(peer, now);
+        }
+    }
+
+    /// The first blocks of a piece are stored while the rest comes.
+    pub(super) fn stored_ahead(&mut self, piece: PieceIndex, blocks: u32) {
+        if let Some(torrent) = &mut self.torrent {
+            self.chores.refill |= torrent.picker.is_starved();
+            torrent.picker.stored(piece, blocks);
         }
     }
 

@@ -1,21 +1,23 @@
-//! Full pieces that wait to be verified together.
+//! Full pieces, and stretches of long ones, that wait to be hashed together.
 //!
-//! A processor hashes many pieces side by side in little more than the time of one, so where pieces come fast each waits
+//! A processor hashes many pieces side by side in little more than the time of one, so where they come fast each waits
 //! for others: until there are enough, or it has waited too long, or more blocks wait than peers owe. By that last rule the
 //! budget never runs dry for pieces that wait, and neither the end of a download nor a slow peer keeps them.
 
 use std::time::Instant;
 
-use obt_wire::PieceIndex;
+use obt_wire::{BLOCK_SIZE, PieceIndex};
 
 use super::Swarm;
 use crate::action::Action;
 use crate::limits::{VERIFY_WAIT, VERIFY_WORTH};
 
-/// Pieces whose blocks are all here and for which no `Action::Verify` was said.
+/// Pieces of which all blocks are here, or some that can be stored, and for which no `Action::Verify` or `Action::StoreAhead` was
+/// said.
 #[derive(Debug, Default)]
 pub(super) struct FullPieces {
-    pieces: Vec<PieceIndex>,
+    /// Each with the number of these blocks.
+    pieces: Vec<(PieceIndex, usize)>,
     /// Blocks of all of them.
     blocks: usize,
     /// When one of them has waited long enough; None where there is none.
@@ -23,27 +25,28 @@ pub(super) struct FullPieces {
 }
 
 impl FullPieces {
-    /// When they are to be verified at the latest.
+    /// When they are to be hashed at the latest.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
-    }
-
-    fn push(&mut self, piece: PieceIndex, blocks: u32, due: Instant) {
-        self.pieces.push(piece);
-        self.blocks += blocks as usize;
-        self.due = Some(self.due.map_or(due, |before| before.min(due)));
     }
 }
 
 impl Swarm {
-    /// Every block of `piece` is here.
-    pub(super) fn piece_full(&mut self, piece: PieceIndex, now: Instant) {
-        let Some(torrent) = &self.torrent else {
+    /// A block of `piece` has come: if there is something to be hashed now, it waits for others.
+    pub(super) fn gather(&mut self, piece: PieceIndex, now: Instant) {
+        let blocks = self.torrent.as_ref().map_or(0, |torrent| torrent.picker.to_hash(piece));
+        if blocks == 0 {
             return;
-        };
-        let blocks = torrent.geometry().blocks(piece);
+        }
+        if let Some((_, before)) = self.full.pieces.iter_mut().find(|(waiting, _)| *waiting == piece) {
+            self.full.blocks += blocks - *before;
+            *before = blocks;
+            return;
+        }
         let due = if self.is_worth_waiting(now) { now + VERIFY_WAIT } else { now };
-        self.full.push(piece, blocks, due);
+        self.full.pieces.push((piece, blocks));
+        self.full.blocks += blocks;
+        self.full.due = Some(self.full.due.map_or(due, |before| before.min(due)));
     }
 
     /// Whether others are expected soon, and nobody waits for this one.
@@ -54,14 +57,13 @@ impl Swarm {
         // The blocks of v2 are hashed side by side within a piece.
         let is_v1 = torrent.metainfo.info.hashes.v1.is_some();
         let expected = u128::from(self.downloaded.rate(now)) * VERIFY_WAIT.as_nanos() / 1_000_000_000;
-        is_v1
-            && self.readers.is_empty()
-            && expected >= u128::from(torrent.geometry().piece_length()) * u128::from(VERIFY_WORTH)
+        let length = torrent.geometry().piece_length().min(self.config.stretch * BLOCK_SIZE);
+        is_v1 && self.readers.is_empty() && expected >= u128::from(length) * u128::from(VERIFY_WORTH)
     }
 
-    /// Verifies the pieces that wait, if it is time.
+    /// Verifies the pieces that wait, and stores the stretches, if it is time.
     pub(super) fn verify_full(&mut self, now: Instant) {
-        let (Some(due), Some(torrent)) = (self.full.due, &self.torrent) else {
+        let (Some(due), Some(torrent)) = (self.full.due, &mut self.torrent) else {
             return;
         };
         let enough = self.full.pieces.len() >= self.config.hashed_together;
@@ -70,9 +72,13 @@ impl Swarm {
         }
         self.full.due = None;
         self.full.blocks = 0;
-        for piece in self.full.pieces.drain(..) {
-            let digests = torrent.blame.is_suspect(piece.0);
-            self.actions.push_back(Action::Verify { piece, digests });
+        for (piece, _) in self.full.pieces.drain(..) {
+            if torrent.picker.is_full(piece) {
+                let digests = torrent.blame.is_suspect(piece.0);
+                self.actions.push_back(Action::Verify { piece, digests });
+            } else if let Some(blocks) = torrent.picker.store_ahead(piece) {
+                self.actions.push_back(Action::StoreAhead { piece, blocks });
+            }
         }
     }
 }

@@ -62,6 +62,9 @@ pub struct Config {
     pub block_budget: u32,
     /// How many pieces the shell hashes with SHA-1 in about the time of one; 1 or 0 where each takes its own time.
     pub hashed_together: usize,
+    /// Blocks of a piece that are asked for together, at least 1; of a longer one they are hashed and stored together too, while
+    /// the rest comes.
+    pub stretch: u32,
     /// Where to announce.
     pub trackers: Vec<TrackerUrl>,
     /// Whether loopback, private and link-local addresses may be connected to.
@@ -251,7 +254,11 @@ impl Swarm {
 
     /// The torrent is known: what is missing decides the phase.
     fn begin(&mut self, content: Content) {
-        let config = PickerConfig { block_budget: self.config.block_budget as usize, requesters: REQUESTERS_PER_BLOCK };
+        let config = PickerConfig {
+            block_budget: self.config.block_budget as usize,
+            requesters: REQUESTERS_PER_BLOCK,
+            stretch: self.config.stretch,
+        };
         let mut torrent = Torrent::new(content, config, self.rng.u64(..));
         torrent.picker.set_readers(&self.readers);
         self.phase = if torrent.picker.is_done() { Phase::Seeding } else { Phase::Downloading };
@@ -263,7 +270,6 @@ impl Swarm {
     pub fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::ContentReady(content) => self.content_ready(content, now),
-            Event::BudgetSet { blocks } => self.config.block_budget = blocks,
             Event::PeersFound { source, addrs } => self.peers_found(source, &addrs, now),
             Event::Connected { peer, addr, direction, handshake, v2 } => {
                 let session = Session::new(peer, addr, direction, &handshake, v2, now);
@@ -278,6 +284,7 @@ impl Swarm {
             Event::UploadFailed { peer, piece } => self.upload_failed(peer, piece, now),
             Event::Verified { piece, verdict, block_digests } => self.verified(piece, &verdict, &block_digests, now),
             Event::StoreFailed { piece } => self.store_failed(piece),
+            Event::StoredAhead { piece, blocks } => self.stored_ahead(piece, blocks),
             Event::BlocksHashed { piece, hashes } => self.blocks_hashed(piece, &hashes, now),
             Event::DiskPaused => self.paused = true,
             Event::DiskResumed => self.disk_resumed(),

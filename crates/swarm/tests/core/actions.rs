@@ -387,16 +387,6 @@ fn a_reader_of_a_magnet_gets_its_pieces_first() {
     assert_eq!(requests(&actions)[..2], [request(70, 0), request(70, 1)]);
 }
 
-#[test]
-fn a_magnet_is_fetched_within_the_budget_that_its_pieces_are_given() {
-    let metainfo = torrent(100, Version::V1);
-    let mut bench = Bench::new(Start::Hashes(metainfo.info.hashes), |config| config.block_budget = 4);
-    bench.tell(Event::BudgetSet { blocks: 6 });
-    bench.server(A);
-    let actions = bench.tell(Event::ContentReady(content(&metainfo, &[])));
-    assert_eq!(requests(&actions).len(), 6);
-}
-
 // Who may connect.
 
 #[test]

@@ -96,6 +96,7 @@ impl Bench {
             upload_rate: None,
             block_budget: 1_000,
             hashed_together: 1,
+            stretch: obt_swarm::limits::STRETCH,
             trackers: Vec::new(),
             local_addresses: LocalAddresses::Refused,
         };

@@ -45,6 +45,7 @@ impl Chaos {
             config.upload_rate = limit;
             config.download_rate = limit;
             config.block_budget = [3, 1_000][seed as usize % 2];
+            config.stretch = [1, 64][seed as usize / 2 % 2];
             config.trackers = vec![TrackerUrl { url: "http://t/a".into(), tier: 0 }];
         });
         let (peers, owed, events) = (Vec::new(), Vec::new(), Vec::new());
@@ -79,6 +80,7 @@ impl Chaos {
                     _ => Event::Verified { piece, verdict, block_digests: vec![[digest; 32], [0; 32]] },
                 });
             }
+            Action::StoreAhead { piece, blocks } => self.events.push(Event::StoredAhead { piece, blocks }),
             Action::Announce { tracker, .. } => {
                 let peers = (1..self.rng.u8(2..6)).map(addr).collect();
                 let reply = AnnounceReply { interval: Duration::from_secs(60), peers, ..AnnounceReply::default() };

@@ -143,6 +143,7 @@ impl World {
             upload_rate: None,
             block_budget: 4_096,
             hashed_together: 16,
+            stretch: obt_swarm::limits::STRETCH,
             trackers: vec![TrackerUrl { url: "http://tracker/announce".into(), tier: 0 }],
             local_addresses: LocalAddresses::Allowed,
         }
@@ -345,6 +346,9 @@ impl World {
             }
             Action::PieceLayerReady { pieces_root, hashes } => {
                 self.nodes[node].layers.insert(pieces_root, hashes);
+            }
+            Action::StoreAhead { piece, blocks } => {
+                self.later(millis(1), node, Happening::Plain(Event::StoredAhead { piece, blocks }));
             }
             Action::Spill { .. } | Action::Completed | Action::Inconsistent { .. } | Action::Stopped => {}
         }

@@ -55,7 +55,7 @@ async fn a_sparse_file_of_zeros_is_complete_without_reading_it() {
     let draft = Draft::file("zeros", size, PIECE, Version::Hybrid).unwrap();
     let zeros = vec![0; PIECE as usize];
     let pieces = vec![Sha1Hash(Sha1::digest(&zeros).into()); 64];
-    let metainfo = draft.finish(&pieces, vec![vec![layer(&[zeros.clone(), zeros].concat())[0]; 64]]).unwrap();
+    let metainfo = draft.finish(&pieces, vec![vec![layer(&[zeros.clone(), zeros].concat(), PIECE)[0]; 64]]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("zeros");
     File::create(&root).unwrap().set_len(size).unwrap();

@@ -6,11 +6,11 @@ use std::process::Command;
 use super::*;
 
 /// A tmpfs that is unmounted in the end.
-struct SmallDisk(TempDir);
+pub(super) struct SmallDisk(pub(super) TempDir);
 
 impl SmallDisk {
     /// None, told aloud, where this user may not mount.
-    fn mount(options: &str) -> Option<Self> {
+    pub(super) fn mount(options: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "obt-test"]).arg(folder.path());
@@ -21,12 +21,12 @@ impl SmallDisk {
         None
     }
 
-    fn remount(&self, options: &str) {
+    pub(super) fn remount(&self, options: &str) {
         let output = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(self.0.path()).output();
         assert!(output.unwrap().status.success());
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.0.path().to_owned()
     }
 }

@@ -1,5 +1,6 @@
 //! Stores on real files in temporary folders. "Killed" means that a store is dropped without a word.
 
+mod ahead;
 mod changes;
 mod download;
 mod existing;
@@ -55,15 +56,16 @@ impl Content {
     /// `v2_bytes` changes what the v2 hashes are over: a hybrid of two contents.
     fn with(draft: Draft, v2_bytes: impl Fn(Vec<u8>) -> Vec<u8>) -> Self {
         let geometry = draft.geometry().clone();
+        let length = geometry.piece_length();
         let mut pieces: Vec<Vec<u8>> =
             geometry.all().map(|piece| vec![0; geometry.piece_size(piece) as usize]).collect();
         let (mut files, mut layers) = (Vec::new(), Vec::new());
         for (seed, file) in (0..).zip(draft.files()).filter(|(_, file)| file.kind == FileKind::Data) {
             let bytes = noise(file.size as usize, seed);
             for (at, byte) in (file.offset..).zip(&bytes) {
-                pieces[(at / u64::from(PIECE)) as usize][(at % u64::from(PIECE)) as usize] = *byte;
+                pieces[(at / u64::from(length)) as usize][(at % u64::from(length)) as usize] = *byte;
             }
-            layers.push(layer(&v2_bytes(bytes.clone())));
+            layers.push(layer(&v2_bytes(bytes.clone()), length));
             files.push((file.path.components().map(str::to_owned).collect(), bytes));
         }
         let v1: Vec<Sha1Hash> = pieces.iter().map(|piece| Sha1Hash(Sha1::digest(piece).into())).collect();
@@ -99,11 +101,11 @@ impl Content {
 }
 
 /// What a v2 torrent keeps of a file: the hashes of its pieces, or its root.
-fn layer(bytes: &[u8]) -> Vec<Sha256Hash> {
-    let one = bytes.len() <= PIECE as usize;
-    let pieces = bytes.chunks(PIECE as usize).map(|piece| {
+fn layer(bytes: &[u8], length: u32) -> Vec<Sha256Hash> {
+    let one = bytes.len() <= length as usize;
+    let pieces = bytes.chunks(length as usize).map(|piece| {
         let leaves: Vec<_> = piece.chunks(BLOCK_SIZE as usize).map(block_hash).collect();
-        let top = if one { leaves.len().next_power_of_two().ilog2() } else { piece_layer_number(PIECE) };
+        let top = if one { leaves.len().next_power_of_two().ilog2() } else { piece_layer_number(length) };
         root_above(&leaves, 0, top).unwrap()
     });
     pieces.collect()
