@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::harness::{Lab, assert_holds, noise};
+use crate::harness::{Lab, assert_holds, eventually, noise};
 use crate::http;
 
 /// A machine that takes connections and never says a word, and what it is reached at.
@@ -135,6 +135,30 @@ fn whoever_stays_needs_no_tracker_and_no_peer() {
     lab.folder("out");
     lab.run(["download", "x.torrent", "--peer", &peer, "-o", "out"]).exits(0);
     assert_holds(lab.path("out/x"), &bytes);
+}
+
+#[test]
+fn long_pieces_come_from_several_peers_and_go_on_after_a_kill() {
+    for protocol in ["v1", "v2", "hybrid"] {
+        let lab = Lab::new();
+        let bytes = noise(1, (40 << 20) + 5);
+        lab.file("data/x", &bytes);
+        lab.run(["create", "data/x", "--protocol", protocol, "--piece-length", "8MiB"]).exits(0);
+        let seeds = ["one", "two"].map(|state| {
+            let stay = ["download", "x.torrent", "--seed", "-o", "data", "--json", "--peer-listen", "127.0.0.1:0"];
+            lab.start(stay.into_iter().chain(["--state", state, "--upload-rate", "30M"]))
+        });
+        let peers = seeds.each_ref().map(|seed| format!("127.0.0.1:{}", seed.last()["peer_port"]));
+        lab.folder("out");
+        let download = ["download", "x.torrent", "-o", "out", "--peer", &peers[0], "--peer", &peers[1]];
+        let killed = lab.start(download);
+        let part = lab.path("out/x.obt-part/data");
+        let written = || fs::metadata(&part).is_ok_and(|data| data.len() > 20 << 20).then_some(());
+        eventually("half of it to be written", Duration::from_secs(20), written);
+        killed.kill();
+        lab.run(download).exits(0);
+        assert_holds(lab.path("out/x"), &bytes);
+    }
 }
 
 #[test]

@@ -17,6 +17,13 @@ def single(folder: Path) -> Path:
     return path
 
 
+def long(folder: Path) -> Path:
+    """Some pieces of several MiB, and a bit."""
+    path = folder / "long.bin"
+    path.write_bytes(noise((18 << 20) + 1, "long"))
+    return path
+
+
 def one_byte(folder: Path) -> Path:
     path = folder / "one-byte"
     path.write_bytes(b"\x2a")

@@ -5,7 +5,7 @@ import pytest
 import obt
 from clients import CLIENTS
 from conftest import FOREIGN_ADDRESS, TRACKER_ADDRESS, need
-from payloads import PAYLOADS, contents
+from payloads import PAYLOADS, contents, long
 from processes import wait_until
 from shares import arrived, fetch_torrent, share
 
@@ -40,17 +40,26 @@ def test_it_leeches_from_obt(client, protocol, payload, tmp_path, started, port)
 
 @pytest.mark.parametrize("client,protocol,payload", cells("seed"))
 def test_it_seeds_to_obt(client, protocol, payload, tmp_path, started, port):
+    seeds_to_obt(client, protocol, PAYLOADS[payload], [], tmp_path, started, port)
+
+
+@pytest.mark.parametrize("name", list(CLIENTS))
+def test_it_seeds_pieces_to_obt_that_are_stored_while_they_come(name, tmp_path, started, port):
+    seeds_to_obt(CLIENTS[name], "v1", long, ["--piece-length", "4MiB"], tmp_path, started, port)
+
+
+def seeds_to_obt(client, protocol, payload, flags, tmp_path, started, port):
     need(client)
     origin = tmp_path / "origin"
     origin.mkdir()
-    source = PAYLOADS[payload](origin)
+    source = payload(origin)
     state = tmp_path / "state"
     tracker = obt.Daemon("tracker", "--tracker-listen", f"{TRACKER_ADDRESS}:0", state=tmp_path / "tracker-state",
                          log=tmp_path / "tracker.log")
     started.append(tracker)
     tracker_port = tracker.event("listening")["tracker_port"]
     torrent = tmp_path / "made.torrent"
-    obt.run("create", "--protocol", protocol, "-o", torrent, source, state=state)
+    obt.run("create", "--protocol", protocol, *flags, "-o", torrent, source, state=state)
     obt.run("publish", torrent, "--tracker", f"{TRACKER_ADDRESS}:{tracker_port}",
             "--key-file", tmp_path / "tracker-state/publish.key", state=state)
     torrent = fetch_torrent(tmp_path, tracker_port, source.name)
