@@ -60,6 +60,9 @@ pub const STRETCH: u32 = 32;
 pub const RATE_SIDE_BY_SIDE: u64 = 256 << 20;
 /// Long pieces that it is asked for at once: as many as are hashed side by side.
 pub const LONG_PIECES: usize = 16;
+/// Blocks of all pieces that are fetched at a time, in whatever state: 1 GiB, for which 3 MiB are kept in mind. Of the longest pieces
+/// these are four.
+pub const OPEN_BLOCKS: usize = 1 << 16;
 /// Peers asked for one block at a time in the endgame: two may both be stalling, the third is then honest enough.
 pub const REQUESTERS_PER_BLOCK: usize = 3;
 /// Pieces looked at in order of rarity before a peer that lacks them is served from its own list instead, and pieces of

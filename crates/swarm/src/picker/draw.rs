@@ -8,7 +8,7 @@ use super::open_pieces::{BlockState, OpenPiece};
 use super::piece_set::bit;
 use super::{Asker, Picker, Trust};
 use crate::event::PeerKey;
-use crate::limits::{LONG_PIECES, RARITY_STEPS, RATE_SIDE_BY_SIDE, URGENT_PIECES};
+use crate::limits::{LONG_PIECES, OPEN_BLOCKS, RARITY_STEPS, RATE_SIDE_BY_SIDE, URGENT_PIECES};
 
 /// One call of `pick`: for whom, how many more, and where they go.
 struct Draw<'a, 'b> {
@@ -339,11 +339,17 @@ impl Picker {
         fits
     }
 
-    /// Opens `piece` unless the budget has no room for its first stretch, or enough are side by side.
+    /// Opens `piece` unless the budget has no room for its first stretch, or enough are open.
     fn open_piece(&mut self, piece: u32, draw: &Draw<'_, '_>) -> bool {
         let blocks = self.geometry.blocks(PieceIndex(piece));
-        let enough = draw.ahead < u32::MAX && self.open.len() >= LONG_PIECES;
-        if enough || !self.has_room(blocks.min(self.config.stretch) as usize) {
+        if draw.ahead < u32::MAX && self.open.len() >= LONG_PIECES {
+            return false;
+        }
+        if self.open.len() > 0 && self.open.blocks() + blocks as usize > OPEN_BLOCKS {
+            self.starved = true;
+            return false;
+        }
+        if !self.has_room(blocks.min(self.config.stretch) as usize) {
             return false;
         }
         let alone = (draw.trust == Trust::Parole || self.suspects.contains_key(&piece)).then_some(draw.peer);

@@ -236,13 +236,14 @@ impl OpenPiece {
 /// All open pieces.
 ///
 /// Invariants: `partial` holds those with a missing block; `committed` sums their rooms: it bounds the buffers that may be needed;
-/// `requested` sums the requested blocks of all.
+/// `requested` sums the requested blocks of all, `blocks` all their blocks.
 #[derive(Debug, Default)]
 pub(super) struct OpenPieces {
     pieces: BTreeMap<u32, OpenPiece>,
     partial: BTreeSet<u32>,
     committed: usize,
     requested: usize,
+    blocks: usize,
     clock: u64,
     spare: Vec<Vec<BlockState>>,
     stretch: u32,
@@ -284,6 +285,11 @@ impl OpenPieces {
         self.requested
     }
 
+    /// Blocks of all open pieces, in whatever state.
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
     /// Blocks received so far, in all pieces: the picker's measure of time.
     pub(super) fn clock(&self) -> u64 {
         self.clock
@@ -298,6 +304,7 @@ impl OpenPieces {
         let open =
             OpenPiece { blocks: states, missing: blocks, stretch, begun, alone, touched, ..OpenPiece::default() };
         self.committed += open.room();
+        self.blocks += blocks as usize;
         self.pieces.insert(piece, open);
         self.partial.insert(piece);
     }
@@ -308,6 +315,7 @@ impl OpenPieces {
         self.partial.remove(&piece);
         self.requested -= open.requested as usize;
         self.committed -= open.room();
+        self.blocks -= open.blocks.len();
         Some(open)
     }
 
@@ -370,8 +378,7 @@ impl OpenPieces {
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
-        let mut committed = 0;
-        let mut requested = 0;
+        let (mut committed, mut requested, mut blocks) = (0, 0, 0);
         for (piece, open) in &self.pieces {
             open.check().map_err(|error| format!("piece {piece}: {error}"))?;
             if self.partial.contains(piece) != (open.missing > 0) {
@@ -379,12 +386,16 @@ impl OpenPieces {
             }
             requested += open.requested as usize;
             committed += open.room();
+            blocks += open.blocks.len();
         }
         if committed != self.committed {
             return Err(format!("{committed} blocks, counted {}", self.committed));
         }
-        if requested != self.requested {
-            return Err(format!("{requested} blocks are requested, counted {}", self.requested));
+        if (requested, blocks) != (self.requested, self.blocks) {
+            return Err(format!(
+                "{requested} of {blocks} are requested, counted {} of {}",
+                self.requested, self.blocks
+            ));
         }
         Ok(())
     }

@@ -578,6 +578,17 @@ fn a_long_piece_needs_room_only_for_what_is_not_stored() {
 }
 
 #[test]
+fn only_a_few_of_the_longest_pieces_are_open() {
+    let mut bench = Bench::new(8, 1 << 14, 10_000);
+    for peer in 0..8 {
+        let peer = PeerKey(10 + peer);
+        bench.join(peer, [u32::try_from(peer.0).unwrap() - 10]);
+        bench.pick(peer, 1);
+    }
+    assert_eq!((bench.picker.open_pieces(), bench.picker.is_starved()), (4, true));
+}
+
+#[test]
 fn what_fills_the_buffers_behind_a_gap_is_spilled() {
     let stretch = STRETCH as usize;
     let mut bench = Bench::new(2, 8 * STRETCH, 4 * stretch);
