@@ -1,5 +1,7 @@
 //! Trackers that are one service, as processes: they join by a line, and go on when one of them is killed.
 
+use std::fs;
+
 use serde_json::Value;
 
 use crate::harness::{Lab, SOON, Tracker, assert_holds, eventually, noise};
@@ -145,4 +147,23 @@ fn a_tracker_alone_starts_without_a_warning() {
     let tracker = lab.tracker();
     let told = tracker.obt.stop().exits(0).err;
     assert!(!told.contains("WARN"), "{told}");
+}
+
+#[test]
+fn one_short_question_is_enough_to_know_the_members_from_then_on() {
+    let lab = Lab::new();
+    let (first, _second) = (lab.tracker(), join(&lab, "tracker", "two"));
+    let port = first.port.to_string();
+    lab.publish(&first, "one", [lab.file("data/x", b"x")]).stop();
+    let states: Vec<String> = (0..8).map(|number| format!("asker-{number}")).collect();
+    let find = |state: &String| lab.run(["find", "--state", state, "127.0.0.1", &port]).exits(0);
+    for state in &states {
+        find(state);
+        let kept: Vec<_> = fs::read_dir(lab.path(state).join("members")).unwrap().map(|file| file.unwrap()).collect();
+        assert!(kept.len() == 1 && kept[0].path().extension().is_some_and(|end| end == "json"), "{kept:?}");
+    }
+    first.obt.kill();
+    for state in &states {
+        find(state);
+    }
 }

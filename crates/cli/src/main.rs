@@ -10,14 +10,19 @@ mod stop;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
+use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Cli;
 use crate::output::{Output, Status, tell};
 use crate::settings::Settings;
 use crate::stop::Stop;
+
+/// How long the end of a command may wait for a disk that is slow.
+const WRITTEN: Duration = Duration::from_millis(250);
 
 fn main() -> ExitCode {
     obt_node::bound_heap();
@@ -34,7 +39,10 @@ fn run(cli: Cli) -> anyhow::Result<Status> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let status = runtime.block_on(async {
         let stop = Stop::listen()?;
-        commands::run(cli.command, &settings, output, stop).await
+        let status = commands::run(cli.command, &settings, output, stop).await;
+        // What a short command learnt is for the next one.
+        let _ = timeout(WRITTEN, settings.members.written()).await;
+        status
     });
     // A blocked thread (a prompt's read, a slow disk) must not hold the process back.
     runtime.shutdown_background();

@@ -16,6 +16,7 @@ use hyper_util::client::legacy::connect::CaptureConnection;
 use obt_wire::compact::{Reach, reach};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 
 use crate::limits::{
     MEMBER_CONNECT, MEMBER_FILE_BYTES, MEMBER_FILES, MEMBER_ID_BYTES, MEMBERS, MEMBERS_FRESH, MEMBERS_RETRY,
@@ -35,6 +36,23 @@ pub struct MemberBook {
 struct Book {
     folder: Option<PathBuf>,
     trackers: Mutex<BTreeMap<TrackerAddress, Members>>,
+    writes: Arc<Writes>,
+}
+
+/// Files that are being written, on threads that end with the process.
+#[derive(Debug, Default)]
+struct Writes(Mutex<Vec<JoinHandle<()>>>);
+
+impl Writes {
+    fn add(&self, write: JoinHandle<()>) {
+        let mut writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writes.retain(|write| !write.is_finished());
+        writes.push(write);
+    }
+
+    fn take(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl MemberBook {
@@ -42,7 +60,15 @@ impl MemberBook {
     #[must_use]
     pub fn in_state(state: &Path) -> Self {
         let folder = Some(state.join("members"));
-        Self { shared: Arc::new(Book { folder, trackers: Mutex::default() }) }
+        Self { shared: Arc::new(Book { folder, ..Book::default() }) }
+    }
+
+    /// Waits until all that was learnt so far is written. A command that ends sooner learnt it for nothing.
+    pub async fn written(&self) {
+        for write in self.shared.writes.take() {
+            // One that panicked has nothing more to write.
+            let _ = write.await;
+        }
     }
 
     /// The members of the tracker that was typed as `tracker`.
@@ -50,7 +76,10 @@ impl MemberBook {
     pub fn of(&self, tracker: &TrackerAddress) -> Members {
         let mut trackers = self.shared.trackers.lock().unwrap_or_else(PoisonError::into_inner);
         let open = || match &self.shared.folder {
-            Some(folder) => Members::kept(tracker.clone(), MemberFile::new(folder, tracker)),
+            Some(folder) => {
+                let file = MemberFile::new(folder, tracker);
+                Members::kept(tracker.clone(), file, Arc::clone(&self.shared.writes))
+            }
             None => Members::alone(tracker.clone()),
         };
         trackers.entry(tracker.clone()).or_insert_with(open).clone()
@@ -67,6 +96,7 @@ pub struct Members {
 struct Shared {
     typed: TrackerAddress,
     file: Option<MemberFile>,
+    writes: Arc<Writes>,
     list: Mutex<List>,
 }
 
@@ -87,15 +117,15 @@ impl Members {
     /// A tracker of which nothing else is known, and of which nothing is kept.
     #[must_use]
     pub fn alone(typed: TrackerAddress) -> Self {
-        Self::new(typed, None, None)
+        Self::new(typed, None, None, Arc::default())
     }
 
-    fn kept(typed: TrackerAddress, file: MemberFile) -> Self {
+    fn kept(typed: TrackerAddress, file: MemberFile, writes: Arc<Writes>) -> Self {
         let kept = file.read(&typed);
-        Self::new(typed, Some(file), kept)
+        Self::new(typed, Some(file), kept, writes)
     }
 
-    fn new(typed: TrackerAddress, file: Option<MemberFile>, kept: Option<Kept>) -> Self {
+    fn new(typed: TrackerAddress, file: Option<MemberFile>, kept: Option<Kept>, writes: Arc<Writes>) -> Self {
         let Kept { order, ids } = kept.unwrap_or_default();
         let mut list = List { order, ids, due: Instant::now(), demoted: false };
         if !list.order.contains(&typed) {
@@ -104,7 +134,7 @@ impl Members {
         if is_this_machine(&typed) {
             list.prefer(&typed);
         }
-        Self { shared: Arc::new(Shared { typed, file, list: Mutex::new(list) }) }
+        Self { shared: Arc::new(Shared { typed, file, writes, list: Mutex::new(list) }) }
     }
 
     /// The address that the user typed.
@@ -194,7 +224,7 @@ impl Members {
             }
         };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(write)),
+            Ok(runtime) => self.shared.writes.add(runtime.spawn_blocking(write)),
             Err(_) => write(),
         }
     }
