@@ -74,6 +74,30 @@ fn a_folder_comes_whole_and_in_parts() {
 }
 
 #[test]
+fn a_file_inside_is_found_however_its_letters_are_composed() {
+    let lab = Lab::new();
+    let (composed, apart) = ("\u{e9}", "e\u{301}");
+    lab.file(format!("data/mac/{apart}.txt"), b"apart");
+    lab.file("data/both/e\u{301}", b"apart");
+    lab.file("data/both/\u{e9}", b"composed");
+    let share = lab.share("one", ["data/mac", "data/both"]);
+    share.obt.events("sharing", 2);
+    for (number, letters) in [composed, apart].into_iter().enumerate() {
+        let got = format!("got-{number}");
+        lab.get(&share, &format!("mac/{letters}.txt"), &got).ends().exits(0);
+        assert_holds(lab.path(&got).join(format!("{apart}.txt")), b"apart");
+        let answer = crate::http::get(share.socket(), &format!("/files/mac/{}.txt", crate::http::escaped(letters)));
+        assert_eq!(answer.body, b"apart");
+    }
+    for (letters, bytes) in [(composed, "composed"), (apart, "apart")] {
+        lab.get(&share, &format!("both/{letters}"), bytes).ends().exits(0);
+        assert_holds(lab.path(bytes).join(letters), bytes.as_bytes());
+        let answer = crate::http::get(share.socket(), &format!("/files/both/{}", crate::http::escaped(letters)));
+        assert_eq!(answer.body, bytes.as_bytes());
+    }
+}
+
+#[test]
 fn sizes_around_the_borders_of_blocks_and_pieces_come_whole() {
     let lab = Lab::new();
     let sizes = [0, 1, 16_383, 16_384, 16_385, 32_768, 65_537, 1_048_575, 1_048_577];

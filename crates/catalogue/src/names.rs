@@ -217,6 +217,8 @@ fn split_selector(text: &str) -> (&str, Selector) {
 pub struct NameArgument {
     text: String,
     base: String,
+    /// `base` before it was brought into NFC: the same slashes, but paths inside an item are spelled as on its disk.
+    typed: String,
     /// Whether `text` as a whole may be a name, though it ends like a version.
     literal: bool,
     /// What stands after the last `@`, where that is a version or a hash.
@@ -230,8 +232,15 @@ pub struct Target {
     pub name: Name,
     /// Which content of it.
     pub selector: Selector,
-    /// The file or folder inside the item, `/`-separated; None is all of it.
+    /// The file or folder inside the item, `/`-separated, as it was typed: unlike names, files have no normal form.
+    /// None is all of the item.
     pub inner: Option<String>,
+}
+
+/// Whether two texts are the same letters, however they are composed.
+#[must_use]
+pub fn same_letters(one: &str, other: &str) -> bool {
+    one == other || one.nfc().eq(other.nfc())
 }
 
 impl NameArgument {
@@ -243,10 +252,12 @@ impl NameArgument {
         if text.len() > 3 * NAME_BYTES + HASH_DIGITS_MAX {
             return Err(NameError::TooLong);
         }
-        let text: String = text.strip_suffix('/').unwrap_or(text).nfc().collect();
+        let typed = text.strip_suffix('/').unwrap_or(text);
+        let text: String = typed.nfc().collect();
         let (base, selector) = split_selector(&text);
         check(base)?;
-        Ok(Self { base: base.to_owned(), selector, literal: true, text })
+        let typed = split_selector(typed).0.to_owned();
+        Ok(Self { base: base.to_owned(), typed, selector, literal: true, text })
     }
 
     /// An argument of which it is known where the name ends, as in a URL, where an `@` of the name is escaped.
@@ -257,10 +268,11 @@ impl NameArgument {
         if base.len() > 3 * NAME_BYTES {
             return Err(NameError::TooLong);
         }
-        let base: String = base.strip_suffix('/').unwrap_or(base).nfc().collect();
+        let typed = base.strip_suffix('/').unwrap_or(base).to_owned();
+        let base: String = typed.nfc().collect();
         check(&base)?;
         let literal = selector == Selector::Newest;
-        Ok(Self { text: format!("{base}{selector}"), base, literal, selector })
+        Ok(Self { text: format!("{base}{selector}"), base, typed, literal, selector })
     }
 
     /// The text that means `selector` of `name` to [`parse`](Self::parse), for messages that are to be pasted.
@@ -295,11 +307,12 @@ impl NameArgument {
         }
         let ends = self.base.char_indices().rev().filter(|(_, letter)| *letter == '/').map(|(at, _)| at);
         for end in std::iter::once(self.base.len()).chain(ends) {
-            let (item, rest) = self.base.split_at(end);
+            let item = &self.base[..end];
             if let Ok(name) = Name::try_from(item.to_owned())
                 && exists(&name)?
             {
-                let inner = rest.strip_prefix('/').map(str::to_owned);
+                let components = item.split('/').count();
+                let inner = self.typed.splitn(components + 1, '/').nth(components).map(str::to_owned);
                 return Ok(Some(Target { name, selector: self.selector.clone(), inner }));
             }
         }
@@ -323,6 +336,15 @@ mod tests {
 
     fn target(name: &str, selector: &str, inner: Option<&str>) -> Option<(String, String, Option<String>)> {
         Some((name.to_owned(), selector.to_owned(), inner.map(str::to_owned)))
+    }
+
+    #[test]
+    fn a_path_inside_stays_as_it_was_typed() {
+        let (composed, apart) = ("\u{e9}", "e\u{301}");
+        let names = ["\u{e9}/x"];
+        assert_eq!(read(&format!("{apart}/x/{apart}/y"), &names), target("\u{e9}/x", "", Some("e\u{301}/y")));
+        assert_eq!(read(&format!("{apart}/x/{composed}@2"), &names), target("\u{e9}/x", "@2", Some(composed)));
+        assert!(same_letters(composed, apart) && !same_letters(composed, "e"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod disk;
 pub mod files;
 pub mod folder;
 pub mod hash;
+mod inner;
 pub mod keyring;
 pub mod limits;
 pub mod members;

@@ -12,6 +12,7 @@ use obt_wire::{InfoHashes, Sha1Hash, Sha256Hash};
 use thiserror::Error;
 
 use crate::api_types::{Item, ItemVersion, LastHeld};
+use crate::inner::spelled;
 use crate::torrent::{TorrentHandle, TorrentStats};
 use crate::tracker_client::{TrackerClient, TrackerError};
 
@@ -126,8 +127,16 @@ pub async fn find(client: &TrackerClient, argument: &NameArgument) -> Result<Fou
     {
         return Err(wrong().into());
     }
-    let inner = inner.map(|inner| inner.split('/').map(str::to_owned).collect());
-    Ok(Found { item, name, inner, hashes })
+    let inner: Option<Vec<String>> = inner.map(|inner| inner.split('/').map(str::to_owned).collect());
+    let found = Found { item, name, inner, hashes };
+    let is_plain = |inner: &Vec<String>| inner.iter().all(|part| part.is_ascii());
+    if found.inner.as_ref().is_none_or(is_plain) {
+        return Ok(found);
+    }
+    // Letters beyond ASCII may be composed otherwise in the torrent, and only it says how.
+    let torrent = fetch_torrent(client, &found).await?;
+    let inner = found.inner.as_ref().and_then(|inner| spelled(&torrent.metainfo.info, inner));
+    Ok(Found { inner, ..found })
 }
 
 /// The item's version `selector`, for a `get` that goes on with the version it began; None where it is gone.
@@ -199,8 +208,7 @@ fn check(client: &TrackerClient, found: &Found, torrent: Bytes) -> Result<ItemTo
 
 fn check_inner(found: &Found, metainfo: &Metainfo) -> Result<(), ResolveError> {
     let Some(inner) = &found.inner else { return Ok(()) };
-    let info = &metainfo.info;
-    if !info.single_file && info.files.iter().any(|file| file.path.starts_with(inner)) {
+    if spelled(&metainfo.info, inner).is_some() {
         return Ok(());
     }
     Err(ResolveError::NoInner { name: found.name.to_string(), inner: inner.join("/") })

@@ -28,6 +28,7 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::{App, limits, paths};
+use crate::inner::spelled;
 
 /// The bytes of a file, in order, each part as soon as it is verified.
 pub type FileStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -135,6 +136,7 @@ fn below<'a>(metainfo: &'a Metainfo, inner: &str) -> Option<Place<'a>> {
         let (number, file) = info.data_files().next()?;
         return path.is_empty().then_some(Place::File(number, file));
     }
+    let path = spelled(info, &path)?;
     if let Some((number, file)) = info.data_files().find(|(_, file)| file.path == path) {
         return Some(Place::File(number, file));
     }
