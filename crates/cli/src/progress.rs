@@ -99,6 +99,9 @@ fn describe(shown: &Shown) -> String {
     if let Some(doing) = &shown.doing {
         return doing.clone();
     }
+    if shown.peers == 0 {
+        return "no peer at the moment".to_owned();
+    }
     let rate = format!("{}/s from {} peer{}", show_bytes(shown.rate), shown.peers, plural(shown.peers));
     let left = shown.total.map_or(0, |total| total.saturating_sub(shown.done));
     match left.checked_div(shown.rate) {
@@ -128,6 +131,12 @@ mod tests {
     fn a_stalled_transfer_names_no_end() {
         let shown = Shown { done: 1, total: Some(10), rate: 0, peers: 1, doing: None };
         assert_eq!(describe(&shown), "0 B/s from 1 peer");
+    }
+
+    #[test]
+    fn without_peers_no_rate_of_earlier_is_shown() {
+        let shown = Shown { done: 1, total: Some(10), rate: 5, peers: 0, doing: None };
+        assert_eq!(describe(&shown), "no peer at the moment");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use obt_node::requester::{Patience, Prospect};
 use obt_node::torrent::{Finished, TorrentError, TorrentHandle, TorrentStats};
 
 use crate::output::Told;
-use crate::progress::{Board, Progress, Shown};
+use crate::progress::{Board, Progress, Shown, plural};
 use crate::stop::Stop;
 
 /// How often the display and the patience look.
@@ -68,10 +68,15 @@ fn say_pause(stats: &TorrentStats, said: &mut Option<String>, board: &Board) {
 }
 
 fn show(progress: &mut Progress, stats: &TorrentStats) {
-    let shown = match &stats.swarm {
+    progress.show(&shown(stats));
+}
+
+fn shown(stats: &TorrentStats) -> Shown {
+    match &stats.swarm {
         None => Shown { doing: Some("checking what is there".into()), ..Shown::default() },
         Some(swarm) if stats.metainfo.is_none() => {
-            let doing = format!("asking {} peers what it is", swarm.peers.len());
+            let peers = swarm.peers.len();
+            let doing = format!("asking {peers} peer{} what it is", plural(peers));
             Shown { doing: Some(doing), ..Shown::default() }
         }
         Some(swarm) => Shown {
@@ -79,10 +84,12 @@ fn show(progress: &mut Progress, stats: &TorrentStats) {
             total: Some(swarm.wanted_bytes),
             rate: swarm.download_rate,
             peers: swarm.peers.len(),
-            doing: (swarm.left_bytes == 0).then(|| "making it durable".into()),
+            doing: match &stats.paused {
+                Some(reason) => Some(format!("paused: {reason}")),
+                None => (swarm.left_bytes == 0).then(|| "making it durable".into()),
+            },
         },
-    };
-    progress.show(&shown);
+    }
 }
 
 /// Tells why a torrent ended.
