@@ -139,7 +139,14 @@ fn read_file(path: &Path) -> anyhow::Result<FileSettings> {
     if text.len() as u64 > CONFIG_BYTES {
         return Err(Told::failed(format!("{}: a settings file has at most 1 MiB", path.display())).into());
     }
-    parse(&text).with_context(cannot)
+    parse(&text).map_err(|error| Told::failed(format!("{}{}", cannot(), fault(&text, &error))).into())
+}
+
+/// ", line 3: what is wrong with it": the parser's own text draws the line, in several.
+fn fault(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(String::new(), |before| format!(", line {}", before.matches('\n').count() + 1));
+    format!("{line}: {}", error.message().trim_end())
 }
 
 fn parse(text: &str) -> Result<FileSettings, toml::de::Error> {
@@ -160,8 +167,9 @@ mod tests {
     #[test]
     fn k02_unknown_keys_duplicates_and_wrong_types_are_errors_with_their_line() {
         for text in ["upload_rate = '1M'", "state = 'a'\nstate = 'b'", "peer-listen = 5", "peer-listen = 'x'"] {
-            let error = parse(text).map(|_| ()).unwrap_err().to_string();
-            assert!(error.contains("line"), "{error}");
+            let error = fault(text, &parse(text).map(|_| ()).unwrap_err());
+            let line = text.matches('\n').count() + 1;
+            assert!(error.starts_with(&format!(", line {line}: ")) && !error.contains('\n'), "{error}");
         }
     }
 
