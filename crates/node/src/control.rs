@@ -69,6 +69,9 @@ pub enum ControlReply {
         how: How,
         /// `HOST:PORT` of the tracker.
         tracker: String,
+        /// What lies below the path and was left out.
+        #[serde(default)]
+        skipped: Vec<String>,
     },
     /// It is done, and there is nothing to say.
     Done,

@@ -154,7 +154,8 @@ async fn share(
     match sharer.share(&ShareRequest { path, name, replace, options }, Arc::new(Watch::default())).await {
         Ok(shared) => {
             shared.until_known_to_tracker().await;
-            ControlReply::Shared { how: shared.how, item: Box::new(shared.full_item()), tracker }
+            let skipped = shared.skipped.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+            ControlReply::Shared { how: shared.how, item: Box::new(shared.full_item()), tracker, skipped }
         }
         Err(error) => refused(error.to_string(), error.hint()),
     }

@@ -152,10 +152,15 @@ pub(crate) fn announce_listening(daemon: &Daemon, output: Output) -> anyhow::Res
 /// Says what is shared, and how others get it.
 pub(crate) fn announce_shared(daemon: &Daemon, shared: &Shared, output: Output) -> anyhow::Result<()> {
     for path in &shared.skipped {
-        output.talk(format_args!("left out, neither file nor folder: {}", plain(&path.to_string_lossy())));
+        tell_skipped(&path.to_string_lossy(), output);
     }
     let full = output.is_json().then(|| shared.full_item());
     announce_item(full.as_ref().unwrap_or(&shared.item), shared.how, &daemon.public, output)
+}
+
+/// Says that a path below what is shared is not part of it.
+pub(crate) fn tell_skipped(path: &str, output: Output) {
+    output.talk(format_args!("left out, neither file nor folder: {}", plain(path)));
 }
 
 /// An item under `--json`, when others can get it.

@@ -13,7 +13,7 @@ use obt_node::tracker_client::{Replace, TrackerAddress};
 use crate::args::Share;
 use crate::commands::control::ask;
 use crate::commands::create::{own_name, version};
-use crate::commands::daemon::{Daemon, announce_listening, announce_shared};
+use crate::commands::daemon::{Daemon, announce_listening, announce_shared, tell_skipped};
 use crate::commands::hashing::watched;
 use crate::commands::inspect::protocol;
 use crate::commands::publish::parse_name;
@@ -113,9 +113,12 @@ async fn hand_over(
             ControlReply::Refused { message, hint } => {
                 return Err(Told::failed(message).hint_if(hint).into());
             }
-            ControlReply::Shared { item, how, tracker } => {
+            ControlReply::Shared { item, how, tracker, skipped } => {
                 let tracker: TrackerAddress = tracker.parse()?;
                 output.talk(format_args!("handed to the obt that runs already ({})", path.display()));
+                for path in &skipped {
+                    tell_skipped(path, output);
+                }
                 crate::commands::daemon::announce_item(&item, how, &tracker, output)?;
             }
             _ => return Err(Told::failed("the obt that runs with this state answered something else").into()),
