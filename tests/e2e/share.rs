@@ -69,8 +69,48 @@ fn a_folder_comes_whole_and_in_parts() {
     assert_holds(lab.path("one-file/empty"), b"");
     lab.get(&share, "season/extras", "one-folder").ends().exits(0);
     assert_holds(lab.path("one-folder/extras/a b.txt"), b"hello\n");
-    lab.get(&share, "season/e3.mkv", "nothing").ends().fails(1, "holds no \"e3.mkv\"");
+    let missing = lab.get(&share, "season/e3.mkv", "nothing").ends().fails(1, "holds no \"e3.mkv\"");
     assert_eq!(fs::read_dir(lab.path("nothing")).unwrap().count(), 0);
+
+    // The hint lists what could have been meant.
+    assert!(missing.err.contains("--files"), "{missing}");
+    let port = share.port.to_string();
+    let find = ["find", "127.0.0.1", &port, "season", "--files"];
+    let listed = lab.run(find).exits(0).text();
+    for line in ["season  ", "  683.6 KiB  e1.mkv\n", "  6 B  extras/a b.txt\n"] {
+        assert!(listed.contains(line), "no {line:?} in {listed}");
+    }
+    let listed = lab.run(find.into_iter().chain(["--json"])).exits(0).last();
+    assert_eq!(listed[0]["files"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn what_is_left_out_of_a_folder_is_told_also_by_the_one_that_hands_it_over() {
+    let lab = Lab::new();
+    for folder in ["one", "two"] {
+        lab.file(format!("data/{folder}/x"), folder.as_bytes());
+        std::os::unix::fs::symlink("x", lab.path(format!("data/{folder}/link"))).unwrap();
+    }
+    let share = lab.share("state", ["data/one"]);
+    share.obt.event("sharing");
+    share.obt.says("data/one/link");
+    let handed = lab.run(["share", "--state", "state", "data/two"]).exits(0);
+    assert!(handed.err.contains("left out") && handed.err.contains("data/two/link"), "{handed}");
+}
+
+#[test]
+fn a_get_says_which_file_came_and_that_an_empty_one_is() {
+    let lab = Lab::new();
+    lab.file("data/set/x", b"content");
+    lab.file("data/set/empty", b"");
+    let share = lab.share("one", ["data/set"]);
+    share.obt.event("sharing");
+    let port = share.port.to_string();
+    let get = |name: &str| lab.run(["get", "127.0.0.1", &port, name, "-o", lab.folder("got").to_str().unwrap()]);
+    let file = get("set/x").exits(0);
+    assert!(file.err.starts_with("set/x: 7 B in "), "{file}");
+    let empty = get("set/empty").exits(0);
+    assert!(empty.err.starts_with("set/empty: empty, nothing to fetch"), "{empty}");
 }
 
 #[test]

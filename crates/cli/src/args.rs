@@ -289,6 +289,9 @@ pub(crate) struct Find {
     /// Only names with these words, or this part of a word
     #[arg(value_name = "TEXT")]
     pub(crate) text: Vec<String>,
+    /// Print the files in each, too
+    #[arg(long)]
+    pub(crate) files: bool,
     /// Print at most this many
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: u32,

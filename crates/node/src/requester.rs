@@ -86,7 +86,7 @@ impl ResolveError {
             Self::Tracker(error) => error.hint(),
             Self::Unknown { .. } => Some("`obt find HOST PORT` lists what there is".into()),
             Self::NoVersion { .. } => Some("leave the version out for the newest".into()),
-            Self::NoInner { .. } => Some("`obt find HOST PORT --json` lists the files of an item".into()),
+            Self::NoInner { .. } => Some("`obt find HOST PORT NAME --files` lists what is in it".into()),
             Self::BadTorrent { .. } => None,
         }
     }

@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use self::ask::{Answer, Http, Question};
-use crate::api_types::{ErrorBody, ErrorDetail, Item, ItemPage, Names, PeerList, Published, Status};
+use crate::api_types::{ErrorBody, ErrorDetail, Item, ItemFile, ItemPage, Names, PeerList, Published, Status};
 use crate::limits::{CHANGE_PAUSE, CHANGE_REPEATED, LOOK_UP_NAMES};
 use crate::members::{Members, STATUS_PATH};
 
@@ -276,6 +276,18 @@ impl TrackerClient {
         match self.json(&format!("/api/v1/items/{}?files=false", spell(name, selector))).await {
             Ok(item) => Ok(Some(item)),
             Err(TrackerError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The files of a version of an item; none of one that is not there.
+    ///
+    /// # Errors
+    /// See [`TrackerError`].
+    pub async fn files(&self, name: &Name, version: u32) -> Result<Vec<ItemFile>, TrackerError> {
+        match self.json::<Item>(&format!("/api/v1/items/{}", spell(name, &Selector::Version(version)))).await {
+            Ok(item) => Ok(item.files),
+            Err(TrackerError::NotFound(_)) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }

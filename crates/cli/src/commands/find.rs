@@ -1,6 +1,7 @@
 //! `obt find`: what a tracker's catalogue has.
 
-use obt_node::api_types::Item;
+use obt_node::api_types::{Item, ItemFile};
+use obt_node::names::Name;
 
 use crate::args::Find;
 use crate::commands::service::{asked, tell_tracker, tracker_client};
@@ -11,7 +12,12 @@ use crate::settings::Settings;
 pub(crate) async fn run(args: Find, settings: &Settings, output: Output) -> anyhow::Result<Status> {
     let client = tracker_client(&args.tracker, settings)?;
     let text = args.text.join(" ");
-    let items = asked(&client, client.find(&text, args.limit as usize)).await.map_err(tell_tracker)?;
+    let mut items = asked(&client, client.find(&text, args.limit as usize)).await.map_err(tell_tracker)?;
+    if args.files {
+        for item in &mut items {
+            item.files = client.files(&Name::parse(&item.name)?, item.version).await.map_err(tell_tracker)?;
+        }
+    }
     let status = if items.is_empty() { Status::Incomplete } else { Status::Done };
     if output.is_json() {
         output.value(&items)?;
@@ -24,6 +30,9 @@ pub(crate) async fn run(args: Find, settings: &Settings, output: Output) -> anyh
     let width = items.iter().map(|item| plain(&item.name).chars().count()).max().unwrap_or(0).min(60);
     for item in &items {
         output.line(row(item, width))?;
+        for ItemFile { path, size } in &item.files {
+            output.line(format_args!("  {:>10}  {}", show_bytes(*size), plain(path)))?;
+        }
         if let Some(warning) = lookalikes(&item.name, &item.similar) {
             output.talk(warning);
         }

@@ -271,7 +271,16 @@ async fn gave_up(client: &TrackerClient, found: &Found, handle: &TorrentHandle) 
         nobody_has(item)
     };
     let kept = if have == 0 { String::new() } else { format!("; {} of it are kept", show_bytes(have)) };
-    Told::incomplete(format!("{sentence}{kept}")).hint("the same command goes on from there; `--wait` waits").into()
+    let hint = match item.newest {
+        Some(newest) if have > 0 => {
+            format!(
+                "this is version {}; for version {newest} delete the .obt-part folder, or use `-o DIR`",
+                item.version
+            )
+        }
+        _ => "the same command goes on from there; `--wait` waits".to_owned(),
+    };
+    Told::incomplete(format!("{sentence}{kept}")).hint(hint).into()
 }
 
 fn have_bytes(handle: &TorrentHandle) -> u64 {
@@ -300,7 +309,8 @@ pub(crate) fn report(found: &Found, size: u64, finished: &Finished, output: Outp
         }));
     }
     output.line(absolute(&finished.path).display())?;
-    tell_finished(&item.name, size, finished, output);
+    let inner = found.inner.as_ref().map_or_else(String::new, |inner| format!("/{}", inner.join("/")));
+    tell_finished(&format!("{}{inner}", item.name), size, finished, output);
     let hash = item.info_hash_v2.as_ref().or(item.info_hash_v1.as_ref());
     if let Some(hash) = hash {
         output.talk(format_args!("version {}, info-hash {hash}", item.version));
@@ -314,6 +324,10 @@ pub(crate) fn report(found: &Found, size: u64, finished: &Finished, output: Outp
 /// "1.0 GiB in 1.2 s from 3 peers, verified", and a line for each of them.
 pub(crate) fn tell_finished(name: &str, size: u64, finished: &Finished, output: Output) {
     let name = plain(name);
+    if size == 0 {
+        output.talk(format_args!("{name}: empty, nothing to fetch"));
+        return;
+    }
     if finished.from.is_empty() {
         output.talk(format_args!("{name}: {} were here already, verified", show_bytes(size)));
         return;
