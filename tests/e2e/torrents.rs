@@ -176,6 +176,19 @@ fn a_download_that_finds_nobody_ends_when_its_patience_does() {
 }
 
 #[test]
+fn a_download_that_finds_nobody_names_the_trackers_that_failed() {
+    let lab = Lab::new();
+    lab.file("x", b"content");
+    // Nobody listens at port 1.
+    let made = lab.run(["create", "--json", "x", "--announce", "http://127.0.0.1:1/announce"]).exits(0).last();
+    let magnet = made["magnet"].as_str().unwrap();
+    lab.folder("out");
+    let ended = lab.run(["download", magnet, "-o", "out", "--patience", "2"]).fails(1, "2 s");
+    assert!(ended.err.contains("tracker http://127.0.0.1:1/announce: "), "{ended}");
+    assert!(ended.err.contains("refused"), "{ended}");
+}
+
+#[test]
 fn a_published_torrent_is_known_by_name_before_anybody_has_it() {
     let lab = Lab::new();
     let bytes = noise(1, 400_000);

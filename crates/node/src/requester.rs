@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use obt_catalogue::names::{Name, NameArgument, Selector, Target};
-use obt_swarm::PeerStats;
+use obt_swarm::{PeerStats, TrackerState};
 use obt_wire::metainfo::Metainfo;
 use obt_wire::{InfoHashes, Sha1Hash, Sha256Hash};
 use thiserror::Error;
@@ -224,6 +224,17 @@ fn parse_hashes(v1: Option<&str>, v2: Option<&str>) -> Option<InfoHashes> {
     let v1 = v1.map(str::parse::<Sha1Hash>).transpose().ok()?;
     let v2 = v2.map(str::parse::<Sha256Hash>).transpose().ok()?;
     (v1.is_some() || v2.is_some()).then_some(InfoHashes { v1, v2 })
+}
+
+/// The trackers that do not answer, each with a sentence that says why: in the order in which they are asked.
+#[must_use]
+pub fn failing_trackers(stats: &TorrentStats) -> Vec<(&str, &str)> {
+    let trackers = stats.swarm.iter().flat_map(|swarm| &swarm.trackers);
+    let failing = trackers.filter_map(|tracker| match &tracker.state {
+        TrackerState::Failing(why) => Some((tracker.url.as_str(), why.as_str())),
+        _ => None,
+    });
+    failing.collect()
 }
 
 /// Whether anybody is there to fetch from: a complete peer, or several that may have it all together.

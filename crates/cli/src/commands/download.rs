@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use obt_node::disk::{DownloadPlan, OnExisting, Selection};
-use obt_node::requester::Patience;
+use obt_node::requester::{Patience, failing_trackers};
 use obt_node::torrent::{AddTorrent, Afterwards, Finished, LocalAddresses, Place, Source, TorrentHandle, TrackerUrl};
 use obt_node::torrent_url::fetch_torrent;
 use obt_wire::magnet::Magnet;
@@ -17,7 +17,7 @@ use crate::commands::get::{check_folder, show_address, tell_finished};
 use crate::commands::inspect::{as_magnet, data_size, read_torrent};
 use crate::commands::service::start_node;
 use crate::commands::transfer::{Followed, follow};
-use crate::output::{Output, Status, Told};
+use crate::output::{Output, Status, Told, plain};
 use crate::progress::Board;
 use crate::settings::Settings;
 use crate::stop::Stop;
@@ -28,7 +28,9 @@ pub(crate) async fn run(args: Download, settings: &Settings, output: Output, sto
     // Whoever stays can be called by others.
     if add.trackers.is_empty() && add.peers.is_empty() && !args.seed {
         return Err(Told::failed("this names no tracker and no peer, and obt has no other way to find one yet")
-            .hint("name a peer with --peer ADDR:PORT, or stay for others with --seed")
+            .hint(
+                "neither web seeds nor the DHT are asked: name a peer with --peer ADDR:PORT, or stay for others with --seed",
+            )
             .into());
     }
     let node = start_node(settings).await?;
@@ -48,6 +50,9 @@ pub(crate) async fn run(args: Download, settings: &Settings, output: Output, sto
             Ok(Status::Done)
         }
         Ok(Followed::GaveUp) => {
+            for (url, why) in failing_trackers(&handle.stats().borrow()) {
+                output.talk(format_args!("tracker {}: {}", plain(url), plain(why)));
+            }
             let sentence = format!("no peer had anything for us for {} s", args.patience);
             Err(Told::incomplete(sentence).hint("the same command goes on from there; --patience 0 waits").into())
         }
