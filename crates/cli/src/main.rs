@@ -16,7 +16,7 @@ use clap::Parser;
 use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::Cli;
+use crate::args::{Cli, Command};
 use crate::output::{Output, Status, tell};
 use crate::settings::Settings;
 use crate::stop::Stop;
@@ -27,7 +27,7 @@ const WRITTEN: Duration = Duration::from_millis(250);
 fn main() -> ExitCode {
     obt_node::bound_heap();
     let cli = Cli::parse();
-    start_log(cli.common.verbose);
+    start_log(cli.common.verbose, &cli.command);
     let json = cli.common.json;
     let status = run(cli).unwrap_or_else(|error| tell(&error, json));
     ExitCode::from(status.code())
@@ -49,7 +49,7 @@ fn run(cli: Cli) -> anyhow::Result<Status> {
     status
 }
 
-fn start_log(verbose: u8) {
+fn start_log(verbose: u8, command: &Option<Command>) {
     let level = match verbose {
         0 => "warn",
         1 => "info",
@@ -59,8 +59,12 @@ fn start_log(verbose: u8) {
     let filter = EnvFilter::try_from_env("OBT_LOG").unwrap_or_else(|_| {
         // It calls every message that is not answered an error, four a second; what matters of it is told by ours.
         let raft = if verbose < 2 { "off" } else { "warn" };
+        // What becomes of the one transfer of these is told in sentences; a full disk fails a thousand pieces.
+        let is_told = verbose == 0 && matches!(command, Some(Command::Get(_) | Command::Download(_)));
+        let transfer = if is_told { "error" } else { level };
         EnvFilter::new(format!(
-            "warn,openraft={raft},obt={level},obt_node={level},obt_cluster={level},obt_swarm={level}"
+            "warn,openraft={raft},obt={level},obt_node={level},obt_node::torrent={transfer},obt_node::disk={transfer},\
+             obt_cluster={level},obt_swarm={level}"
         ))
     });
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
