@@ -89,6 +89,26 @@ fn c06_ports_are_numbers_from_1_to_65535() {
     for port in ["0", "65536", "-1", "80x", "٣", "0x50", "1e3", ""] {
         lab.run(["get", "127.0.0.1", port, "name"]).fails(2, "");
     }
+    // As everywhere else, but not here.
+    lab.run(["get", "127.0.0.1:6969", "name"]).fails(2, "a word of its own");
+}
+
+#[test]
+fn places_to_listen_at_are_addresses_with_a_port() {
+    let lab = Lab::new();
+    for place in ["6969", ":6969", "localhost:6969", "127.0.0.1"] {
+        lab.run(["tracker", "--tracker-listen", place]).fails(2, "an address and a port");
+    }
+}
+
+#[test]
+fn a_mistake_in_the_settings_is_told_in_one_line() {
+    let lab = Lab::new();
+    lab.file("obt.toml", b"state = 'x'\nupload_rate = '1M'\n");
+    let ended =
+        lab.run(["tracker", "--config", "obt.toml"]).fails(2, "in obt.toml, line 2: unknown field `upload_rate`");
+    assert_eq!(ended.err.lines().count(), 1, "{ended}");
+    assert!(!ended.err.contains("\\x0a"), "{ended}");
 }
 
 #[test]
@@ -162,6 +182,10 @@ fn c12_closed_and_full_outputs_end_it_without_a_panic() {
     shell("\"$OBT\" create file").exits(0);
     let full = shell("\"$OBT\" inspect file.torrent >/dev/full").exits(2);
     assert!(full.err.contains("cannot write"), "{full}");
+    let share = lab.share("one", ["file"]);
+    share.obt.event("sharing");
+    let full = shell(&format!("\"$OBT\" get --state two 127.0.0.1 {} file --stdout >/dev/full", share.port)).exits(2);
+    assert!(full.err.contains("cannot write to standard output"), "{full}");
     for script in [
         "\"$OBT\" inspect file.torrent | head -c 0",
         "\"$OBT\" --help <&- >&- 2>&-",

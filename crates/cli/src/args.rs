@@ -49,14 +49,14 @@ pub(crate) struct Common {
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Listen for other peers here; port 0 is any free one [default: port 6881, or the next free one]
-    #[arg(long, global = true, value_name = "ADDR:PORT", env = "OBT_PEER_LISTEN", hide_env = true)]
+    #[arg(long, global = true, value_name = "ADDR:PORT", value_parser = parse_listen, env = "OBT_PEER_LISTEN", hide_env = true)]
     pub(crate) peer_listen: Option<SocketAddr>,
     /// Serve as tracker here, TCP and UDP; port 0 is any free one [default: port 6969, or the next free one]
-    #[arg(long, global = true, value_name = "ADDR:PORT", env = "OBT_TRACKER_LISTEN", hide_env = true)]
+    #[arg(long, global = true, value_name = "ADDR:PORT", value_parser = parse_listen, env = "OBT_TRACKER_LISTEN", hide_env = true)]
     pub(crate) tracker_listen: Option<SocketAddr>,
     /// Let other members of our tracker's cluster reach us here, once there are others; port 0 is any free one [default:
     /// any free port at the tracker's address]
-    #[arg(long, global = true, value_name = "ADDR:PORT", env = "OBT_CLUSTER_LISTEN", hide_env = true)]
+    #[arg(long, global = true, value_name = "ADDR:PORT", value_parser = parse_listen, env = "OBT_CLUSTER_LISTEN", hide_env = true)]
     pub(crate) cluster_listen: Option<SocketAddr>,
     /// The address that others are told, where it is not the one they reached
     #[arg(long, global = true, value_name = "HOST[:PORT]", env = "OBT_ADVERTISE", hide_env = true)]
@@ -113,8 +113,19 @@ pub(crate) struct TrackerAddress {
     #[arg(value_name = "HOST")]
     pub(crate) host: String,
     /// The tracker's port
-    #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(value_name = "PORT", value_parser = parse_port)]
     pub(crate) port: u16,
+}
+
+/// A port. Who writes `HOST:PORT`, as everywhere else, has the name in its place.
+fn parse_port(text: &str) -> Result<u16, String> {
+    let port = text.parse().ok().filter(|port| *port > 0);
+    port.ok_or_else(|| "a port is a number from 1 to 65535, and a word of its own: HOST PORT NAME".into())
+}
+
+/// An address to listen at.
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected an address and a port, like 0.0.0.0:6969 or [::1]:6969".into())
 }
 
 /// `obt get`.
@@ -143,7 +154,7 @@ pub(crate) struct Get {
     /// Write the file's bytes to standard output, in order, and keep no copy
     #[arg(long, conflicts_with_all = ["seed", "output", "force"])]
     pub(crate) stdout: bool,
-    /// Replace what is there under the final name, if it differs
+    /// Replace what is there under the final name, if it differs; of a folder, also files that do not belong to it
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -322,7 +333,7 @@ pub(crate) struct Download {
     /// Give up when no peer had anything for us for this many seconds (0: never)
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) patience: u64,
-    /// Replace what is there under the final name, if it differs
+    /// Replace what is there under the final name, if it differs; of a folder, also files that do not belong to it
     #[arg(long)]
     pub(crate) force: bool,
 }

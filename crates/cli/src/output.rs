@@ -5,6 +5,9 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+/// What failed where standard output takes nothing.
+pub(crate) const CANNOT_WRITE: &str = "cannot write to standard output";
+
 /// How a command ended, as its exit status says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
@@ -111,7 +114,7 @@ fn tell_line(text: &impl fmt::Display) {
 fn checked(written: io::Result<()>) -> anyhow::Result<()> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(anyhow::Error::new(error).context("cannot write to standard output")),
+        Err(error) => Err(anyhow::Error::new(error).context(CANNOT_WRITE)),
         Ok(()) => Ok(()),
     }
 }

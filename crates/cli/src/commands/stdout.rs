@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use anyhow::Context;
 use obt_node::disk::OnExisting;
 use obt_node::names::NameArgument;
 use obt_node::requester::{Found, ItemTorrent, NOBODY, Patience, Prospect, fetch_torrent, is_held, nobody_has};
@@ -16,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::commands::get::{Wait, download, find_patiently};
 use crate::commands::service::{start_node, tell_resolve};
-use crate::output::{Output, Status, Told};
+use crate::output::{CANNOT_WRITE, Output, Status, Told};
 use crate::settings::Settings;
 use crate::stop::Stop;
 
@@ -75,9 +76,9 @@ async fn copy(handle: &TorrentHandle, file: usize, size: u64) -> anyhow::Result<
         if written.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
             return Ok(());
         }
-        written?;
+        written.context(CANNOT_WRITE)?;
     }
-    Ok(out.flush().await?)
+    out.flush().await.context(CANNOT_WRITE)
 }
 
 async fn nobody(handle: &TorrentHandle, patience: Option<Patience>) {
