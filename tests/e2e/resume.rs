@@ -102,3 +102,16 @@ fn a_file_that_changes_while_it_is_shared_is_not_served() {
     let ended = lab.get(&tracker, "x", "out").ends_within(Duration::from_secs(45)).exits(1);
     assert!(!lab.path("out/x").exists(), "{ended}");
 }
+
+#[test]
+fn that_a_file_changes_while_it_is_sent_is_told_once_and_not_for_each_block() {
+    let lab = Lab::new();
+    let share = lab.serve("x", &noise(7, 16 * MIB), "2M");
+    let get = lab.get(&share, "x", "out");
+    get.says("x: ");
+    fs::write(lab.path("data/x"), noise(8, 16 * MIB)).unwrap();
+    share.obt.says("the file was changed");
+    drop(get);
+    let told = share.obt.stop().err;
+    assert_eq!(told.matches("changed").count(), 1, "{told}");
+}

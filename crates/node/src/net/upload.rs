@@ -221,6 +221,10 @@ impl Writer {
 
 fn give_up(request: &Request, error: Option<StoreError>) {
     match error {
+        // A peer asks for hundreds of blocks of it; that the file changed is told once, where it is found out.
+        Some(error @ StoreError::Changed { .. }) => {
+            tracing::debug!(piece = request.piece, %error, "cannot send a block");
+        }
         Some(error) => tracing::warn!(piece = request.piece, %error, "cannot send a block"),
         None => tracing::debug!(piece = request.piece, "a block is wanted before there is a store"),
     }
