@@ -12,6 +12,9 @@ const LINE_EVERY: Duration = Duration::from_secs(3);
 /// Redraws per second where somebody does.
 const DRAWS: u8 = 8;
 
+/// Seconds left beyond which the rate says that it stalls, not when it ends.
+const FORESEEABLE: u64 = 100 * 3_600;
+
 /// What there is to show of one transfer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shown {
@@ -105,7 +108,7 @@ fn describe(shown: &Shown) -> String {
     let rate = format!("{}/s from {} peer{}", show_bytes(shown.rate), shown.peers, plural(shown.peers));
     let left = shown.total.map_or(0, |total| total.saturating_sub(shown.done));
     match left.checked_div(shown.rate) {
-        Some(seconds) if left > 0 => format!("{rate}, {} left", show_seconds(seconds)),
+        Some(seconds) if left > 0 && seconds < FORESEEABLE => format!("{rate}, {} left", show_seconds(seconds)),
         _ => rate,
     }
 }
@@ -131,6 +134,12 @@ mod tests {
     fn a_stalled_transfer_names_no_end() {
         let shown = Shown { done: 1, total: Some(10), rate: 0, peers: 1, doing: None };
         assert_eq!(describe(&shown), "0 B/s from 1 peer");
+    }
+
+    #[test]
+    fn a_rate_that_dies_away_names_no_end() {
+        let shown = Shown { done: 0, total: Some(1 << 30), rate: 158, peers: 1, doing: None };
+        assert_eq!(describe(&shown), "158 B/s from 1 peer");
     }
 
     #[test]

@@ -263,8 +263,12 @@ async fn gave_up(client: &TrackerClient, found: &Found, handle: &TorrentHandle) 
     let now = client.item(&found.name, &Selector::Version(found.item.version)).await.ok().flatten();
     let item = now.as_ref().unwrap_or(&found.item);
     let sentence = if is_held(item) && item.holders > 0 {
-        let holders = item.holders;
-        format!("none of the {holders} peers that should have {:?} could be reached", item.name)
+        match item.holders {
+            1 => format!("the one peer that should have {:?} could not be reached, or stopped answering", item.name),
+            holders => {
+                format!("none of the {holders} peers that should have {:?} could be reached, or answers", item.name)
+            }
+        }
     } else if item.downloaders > 1 {
         format!("all peers together do not have the whole of {:?}", item.name)
     } else {
