@@ -79,10 +79,15 @@ class Group:
         self.anon, self.rss = max(self.anon, anon), max(self.rss, rss)
 
     def cpu_seconds(self) -> float:
+        return sum(self.cpu_parts())
+
+    def cpu_parts(self) -> tuple:
+        """CPU seconds of the programs themselves, and of the kernel for them."""
         if self.folder:
-            return int((self.folder / "cpu.stat").read_text().split()[1]) / 1e6
+            told = dict(line.split() for line in (self.folder / "cpu.stat").read_text().splitlines())
+            return int(told["user_usec"]) / 1e6, int(told["system_usec"]) / 1e6
         self.sample()
-        return sum(self.seen.values()) / TICK
+        return tuple(sum(part) / TICK for part in zip(*self.seen.values())) or (0.0, 0.0)
 
     def close(self):
         if self.folder:
@@ -106,9 +111,9 @@ def session(pid: int):
     return int(words[3]) if words else None
 
 
-def ticks(pid: int) -> int:
+def ticks(pid: int) -> tuple:
     words = stat(pid)
-    return int(words[11]) + int(words[12]) if words else 0
+    return (int(words[11]), int(words[12])) if words else (0, 0)
 
 
 class Machine:

@@ -251,6 +251,21 @@ fn other_content_under_the_final_name_is_kept_unless_forced() {
 }
 
 #[test]
+fn force_fetches_of_the_next_version_only_what_changed() {
+    let lab = Lab::new();
+    let mut bytes = noise(1, 4 << 20);
+    let tracker = lab.serve("x", &bytes, "100M");
+    lab.get(&tracker, "x", "out").ends().exits(0);
+    bytes[1 << 20] ^= 1;
+    lab.file("newer/x", &bytes);
+    lab.run(["share", "--json", "--state", "one", "newer/x", "--replace"]).exits(0);
+    lab.get(&tracker, "x", "out").ends().fails(2, "");
+    let forced = lab.get_with(&tracker, "x", "out", &["--force"]).ends().exits(0);
+    assert!(forced.fetched() < 300_000, "{forced}");
+    assert_holds(lab.path("out/x"), &bytes);
+}
+
+#[test]
 fn replace_makes_the_next_version_and_the_first_can_still_be_fetched() {
     let lab = Lab::new();
     let (first, second) = (noise(1, 300_000), noise(2, 400_000));

@@ -14,6 +14,7 @@ mod partial;
 mod piece_hash;
 mod pieces;
 mod plan;
+mod reuse;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -127,13 +127,22 @@ pub(super) async fn download(
     if let Some(store) = adopt(disk, &target, &done).await? {
         return Ok(store);
     }
-    let (of, on) = (Arc::clone(&target), disk.clone());
-    let begun = disk.ask(Lane::Existing, move || begin(&on, &of, done)).await.ok_or(StoreError::Stopped)??;
-    let Begun { data, stamps, record, partial } = begun;
+    let (of, on, tell) = (Arc::clone(&target), disk.clone(), done.clone());
+    let begun = disk.ask(Lane::Existing, move || begin(&on, &of, tell)).await.ok_or(StoreError::Stopped)??;
+    let Begun { data, mut stamps, record, partial } = begun;
     let journal = record.as_ref().map(|(_, journal)| journal);
     let Resume { proven: mut have, unproven } = resume(&target.layout, journal, &stamps);
     // A file that changes while it is hashed shows that when somebody asks for it, or at the end.
     add(&mut have, &data.hash_stored(unproven.iter().collect(), AfterBad::GoOn).await?);
+    if record.is_none() && target.plan.on_existing == OnExisting::Replace {
+        let (of, on) = (Arc::clone(&target), disk.clone());
+        let old = disk.ask(Lane::Existing, move || older(&on, &of, done)).await.ok_or(StoreError::Stopped)??;
+        if let Some(old) = old {
+            let missing: Vec<PieceIndex> = target.wanted.iter().filter(|piece| !have.has(*piece)).collect();
+            add(&mut have, &data.take_from(&old, missing).await?);
+            stamps = data.files.stamps();
+        }
+    }
     data.set_all_have(&have);
     let unclaim = journal.is_some_and(|journal| journal.pieces.has_more_than(&have));
     let ledger = Ledger::new(Arc::clone(&target.layout), target.wanted.clone(), have.clone(), stamps, record.as_ref());
@@ -288,6 +297,21 @@ fn look(disk: &Disk, target: &Target, done: UnboundedSender<Done>) -> Result<Loo
         }
     }
     Ok(if target.has_shared_pieces() { Looked::Different } else { Looked::Alike(data) })
+}
+
+/// Other content at the final name, which may have pieces that are wanted.
+fn older(disk: &Disk, target: &Target, done: UnboundedSender<Done>) -> Result<Option<Arc<Data>>, StoreError> {
+    let base = target.final_base()?;
+    if obt_sys::stat_beneath(&base.folder, &[&target.final_name]).is_err() {
+        return Ok(None);
+    }
+    let (metainfo, layout) = (&target.plan.metainfo, &target.layout);
+    let data = data(disk, metainfo, layout, base, BTreeMap::new(), target.wanted.clone(), done, Mode::Read);
+    for file in &target.files {
+        // What cannot be looked at has nothing for us.
+        let _ = data.files.find(*file);
+    }
+    Ok(Some(data))
 }
 
 fn remove_left_over(target: &Target) -> Result<(), StoreError> {

@@ -6,6 +6,7 @@ mod download;
 mod existing;
 mod full;
 mod hostile;
+mod reuse;
 
 use std::path::Path;
 use std::sync::Arc;
