@@ -6,8 +6,9 @@ use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
-use crate::harness::{Lab, Obt, Tracker, assert_holds, noise};
+use crate::harness::{Lab, Obt, Tracker, assert_holds, eventually, noise};
 
 #[test]
 fn the_line_that_it_prints_fetches_what_it_shares() {
@@ -248,6 +249,25 @@ fn other_content_under_the_final_name_is_kept_unless_forced() {
         assert_holds(lab.path(format!("{folder}/x")), &bytes);
         assert_eq!(fs::read_dir(lab.path(folder)).unwrap().count(), 1, "{folder}: nothing else is left");
     }
+}
+
+#[test]
+fn a_file_that_changed_while_nobody_wanted_it_is_told_where_it_is_shared() {
+    let lab = Lab::new();
+    let share = lab.serve("x", &noise(1, 300_000), "100M");
+    lab.get(&share, "x", "out").ends().exits(0);
+    // At rest it holds no file open.
+    let descriptors = format!("/proc/{}/fd", share.obt.id());
+    let is_open = || {
+        let links = fs::read_dir(&descriptors).unwrap().flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+        links.into_iter().any(|path| path.ends_with("data/x"))
+    };
+    eventually("it to rest", Duration::from_secs(30), || (!is_open()).then_some(()));
+    lab.file("data/x", &noise(2, 300_000));
+    let again = lab.get(&share, "x", "again");
+    share.obt.says("data/x changed since it was shared");
+    again.stop().exits(1);
+    assert!(!lab.path("again/x").exists());
 }
 
 #[test]

@@ -334,7 +334,7 @@ pub(super) async fn existing(
     proof: Option<Proof>,
     done: UnboundedSender<Done>,
 ) -> Result<(Store, Bitfield), StoreError> {
-    let (root, on) = (root.to_path_buf(), disk.clone());
+    let (root, on, was_proven) = (root.to_path_buf(), disk.clone(), proof.is_some());
     let opened = disk.ask(Lane::Existing, move || open_existing(&on, &root, &metainfo, proof, done));
     let (data, Resume { proven: mut have, unproven }) = opened.await.ok_or(StoreError::Stopped)??;
     if unproven.count() > 0 {
@@ -346,6 +346,13 @@ pub(super) async fn existing(
             }
             data.files.clear(file);
         }
+    }
+    if was_proven && !have.is_full() {
+        let path = data.place().unwrap_or_default();
+        tracing::warn!(
+            "{} changed since it was shared, and is not served whole any more; `obt share --replace` makes it the next version",
+            path.display()
+        );
     }
     data.set_all_have(&have);
     Ok((Store { data }, have))
