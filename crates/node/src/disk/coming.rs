@@ -33,6 +33,8 @@ pub(super) struct End {
     pub(super) digests: bool,
     /// Why blocks that left memory are not on disk.
     pub(super) failed: Option<String>,
+    /// Of a piece of which blocks left memory: what [`Data::losses`](super::store::Data::losses) were before the first did.
+    pub(super) losses: Option<u32>,
 }
 
 /// The pieces by number.
@@ -55,14 +57,18 @@ struct Piece {
     spilling: u32,
     /// Why a write failed.
     failed: Option<String>,
+    /// See [`End`].
+    losses: Option<u32>,
     /// The rest of it.
     full: Option<FullPiece>,
 }
 
 impl Coming {
     /// These blocks follow those that were given before.
-    pub(super) fn ahead(&mut self, piece: PieceIndex, blocks: Blocks) -> Option<Part> {
-        self.pieces.entry(piece).or_default().ahead.extend(blocks);
+    pub(super) fn ahead(&mut self, piece: PieceIndex, blocks: Blocks, losses: u32) -> Option<Part> {
+        let known = self.pieces.entry(piece).or_default();
+        known.ahead.extend(blocks);
+        known.losses.get_or_insert(losses);
         self.next(piece)
     }
 
@@ -70,15 +76,18 @@ impl Coming {
     pub(super) fn full(&mut self, full: FullPiece) -> Option<Part> {
         let FullPiece { piece, digests, .. } = full;
         let Some(known) = self.pieces.get_mut(&piece) else {
-            return Some(Part { piece, before: None, blocks: full.blocks, end: Some(End { digests, failed: None }) });
+            let end = End { digests, failed: None, losses: None };
+            return Some(Part { piece, before: None, blocks: full.blocks, end: Some(end) });
         };
         known.full = Some(full);
         self.next(piece)
     }
 
     /// Blocks are about to be written, unhashed.
-    pub(super) fn spilling(&mut self, piece: PieceIndex) {
-        self.pieces.entry(piece).or_default().spilling += 1;
+    pub(super) fn spilling(&mut self, piece: PieceIndex, losses: u32) {
+        let known = self.pieces.entry(piece).or_default();
+        known.spilling += 1;
+        known.losses.get_or_insert(losses);
     }
 
     /// They are written, or are not for this reason.
@@ -119,18 +128,16 @@ impl Coming {
 
     /// What is hashed next of a piece, if it can be now.
     pub(super) fn next(&mut self, piece: PieceIndex) -> Option<Part> {
-        let known = self.pieces.get_mut(&piece).filter(|known| !known.busy)?;
+        // Writes of a piece that was forgotten meanwhile must not come after those of the next try.
+        let known = self.pieces.get_mut(&piece).filter(|known| !known.busy && known.spilling == 0)?;
         if known.full.is_none() {
             known.busy = !known.ahead.is_empty();
             let (before, blocks) = (known.hashed.take_if(|_| known.busy), std::mem::take(&mut known.ahead));
             return known.busy.then_some(Part { piece, before, blocks, end: None });
         }
-        if known.spilling > 0 {
-            return None;
-        }
-        let Piece { hashed: before, ahead: mut blocks, failed, full, .. } = self.pieces.remove(&piece)?;
+        let Piece { hashed: before, ahead: mut blocks, failed, losses, full, .. } = self.pieces.remove(&piece)?;
         let FullPiece { digests, blocks: rest, .. } = full?;
         blocks.extend(rest);
-        Some(Part { piece, before, blocks, end: Some(End { digests, failed }) })
+        Some(Part { piece, before, blocks, end: Some(End { digests, failed, losses }) })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -35,6 +35,8 @@ pub(super) struct Growth {
     on_existing: OnExisting,
     ledger: Mutex<Ledger>,
     pub(super) coming: Mutex<Coming>,
+    /// How many syncs failed: what was written before them may be lost (HOSTILE F16).
+    pub(super) failed_syncs: AtomicU32,
     waiting: Mutex<Waiting>,
     /// When the ledger is woken next.
     alarm: Mutex<Option<Instant>>,
@@ -57,6 +59,7 @@ impl Growth {
             on_existing,
             ledger: Mutex::new(ledger),
             coming: Mutex::default(),
+            failed_syncs: AtomicU32::new(0),
             waiting: Mutex::default(),
             alarm: Mutex::new(None),
             finished: AtomicBool::new(false),
@@ -87,6 +90,9 @@ impl Data {
         let Some(growth) = self.growing() else {
             return;
         };
+        if matches!(event, Event::Synced(Err(_))) {
+            growth.failed_syncs.fetch_add(1, Ordering::Release);
+        }
         let mut ledger = growth.lock_ledger();
         ledger.handle_event(event, Instant::now());
         self.act(growth, &mut ledger);

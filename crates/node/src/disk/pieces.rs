@@ -3,6 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -66,7 +67,7 @@ impl Data {
         };
         let part = |(piece, mut blocks): (PieceIndex, Blocks)| {
             blocks.sort_unstable_by_key(|(index, _)| *index);
-            growth.lock_coming().ahead(piece, blocks)
+            growth.lock_coming().ahead(piece, blocks, self.losses(piece, growth))
         };
         self.arrive(first.into_iter().filter_map(part));
     }
@@ -96,7 +97,7 @@ impl Data {
             return;
         };
         blocks.sort_unstable_by_key(|(index, _)| *index);
-        growth.lock_coming().spilling(piece);
+        growth.lock_coming().spilling(piece, self.losses(piece, growth));
         let data = Arc::clone(self);
         self.disk.run(Lane::Pieces, move || data.spill_now(piece, &blocks));
     }
@@ -243,6 +244,10 @@ impl Data {
             let error = self.write_failed(piece, &error);
             return self.store_failed(piece, &error);
         }
+        if end.losses.is_some_and(|before| self.growing().is_some_and(|growth| self.losses(piece, growth) != before)) {
+            self.tell(Event::Touched { stamps: self.stamps_of(piece) });
+            return self.store_failed(piece, "what was written of it before may be lost");
+        }
         self.stored(Done::Verified { piece, verdict, block_digests }, piece);
     }
 
@@ -273,6 +278,13 @@ impl Data {
         self.tell(Event::Touched { stamps: self.stamps_of(piece) });
         self.tell(Event::WriteFailed { fault: fault(error) });
         error.to_string()
+    }
+
+    /// How often it was learned that what is written of a piece may not be there: somebody else changed its files, or a sync
+    /// failed. Of pieces that are had the ledger knows; of one whose blocks left memory before it was whole nobody would.
+    fn losses(&self, piece: PieceIndex, growth: &Growth) -> u32 {
+        let changes = self.layout.files_of(piece).map(|file| self.files.changes(file));
+        changes.fold(growth.failed_syncs.load(Ordering::Acquire), u32::wrapping_add)
     }
 
     fn stamps_of(&self, piece: PieceIndex) -> Vec<(FileIndex, Stamp)> {

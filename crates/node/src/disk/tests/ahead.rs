@@ -1,7 +1,9 @@
 //! Long pieces, whose blocks are hashed and written while others come.
 
+use obt_storage::ledger::{Event, Fault};
 use obt_swarm::Verdict;
 
+use super::super::coming::Coming;
 use super::super::workers::Lane;
 use super::full::SmallDisk;
 use super::*;
@@ -199,4 +201,60 @@ async fn f10_a_part_that_finds_the_disk_full_is_told_with_its_piece() {
     let missing: Vec<u32> = content.all().filter(|piece| !download.store.have().has(PieceIndex(*piece))).collect();
     download.send_all(&content, missing).await;
     content.assert_at(&download.store.finish().await.unwrap());
+}
+
+/// Overwrites a byte of what is on disk of the first piece.
+fn damage(folder: &TempDir) {
+    let path = folder.path().join("file.bin.obt-part/data");
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"x", 0).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+}
+
+#[tokio::test]
+async fn f21_a_part_that_somebody_else_overwrites_before_its_piece_is_whole_is_fetched_again() {
+    let disk = Disk::start(2);
+    let gone: fn(&TempDir) = |folder| std::fs::remove_file(folder.path().join("file.bin.obt-part/data")).unwrap();
+    for (change, version) in [(damage as fn(&TempDir), Version::V1), (gone, Version::Hybrid)] {
+        let content = long(version);
+        let folder = tempfile::tempdir().unwrap();
+        let mut download = open(&disk, plan(&folder, &content)).await.unwrap();
+        let mut parts = parts(&content, 0, &[4, 8]);
+        let last = parts.pop().unwrap();
+        download.store.store_ahead([(PieceIndex(0), parts.remove(0))]);
+        assert!(matches!(download.next().await, Done::StoredAhead { .. }));
+        change(&folder);
+        download.store.store_ahead([(PieceIndex(0), parts.remove(0))]);
+        assert!(matches!(download.next().await, Done::StoredAhead { .. }));
+        download.store.verify([full(0, last, false)]);
+        assert!(matches!(download.next().await, Done::StoreFailed { .. }));
+        download.send_all(&content, content.all()).await;
+        content.assert_at(&download.store.finish().await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn f16_a_part_that_a_failed_sync_may_have_lost_is_fetched_again() {
+    let disk = Disk::start(1);
+    let content = long(Version::V1);
+    let folder = tempfile::tempdir().unwrap();
+    let mut download = open(&disk, plan(&folder, &content)).await.unwrap();
+    let mut parts = parts(&content, 0, &[4]);
+    let last = parts.pop().unwrap();
+    download.store.store_ahead([(PieceIndex(0), parts.remove(0))]);
+    assert!(matches!(download.next().await, Done::StoredAhead { .. }));
+    download.store.data.tell(Event::Synced(Err(Fault::Failing("EIO".into()))));
+    assert!(matches!(download.next().await, Done::Paused { .. }));
+    download.store.verify([full(0, last, false)]);
+    assert!(matches!(download.next().await, Done::StoreFailed { .. }));
+}
+
+#[test]
+fn what_was_spilled_of_a_forgotten_piece_is_written_before_anything_new() {
+    let content = long(Version::V1);
+    let mut coming = Coming::default();
+    coming.spilling(PieceIndex(0), 0);
+    coming.forget(PieceIndex(0));
+    assert!(coming.ahead(PieceIndex(0), parts(&content, 0, &[4]).remove(0), 0).is_none());
+    assert_eq!(coming.spilled(PieceIndex(0), None).unwrap().blocks.len(), 4);
 }
