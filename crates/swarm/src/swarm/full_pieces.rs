@@ -29,6 +29,13 @@ impl FullPieces {
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
+
+    /// `piece` is dropped: nothing of it waits.
+    pub(super) fn forget(&mut self, piece: PieceIndex) {
+        for (_, blocks) in self.pieces.extract_if(.., |(waiting, _)| *waiting == piece) {
+            self.blocks -= blocks;
+        }
+    }
 }
 
 impl Swarm {

@@ -477,6 +477,7 @@ impl Swarm {
         let dropped = torrent.picker.set_wanted(&wanted);
         torrent.wanted = wanted;
         for piece in dropped.pieces {
+            self.full.forget(piece);
             self.actions.push_back(Action::Forget { piece });
         }
         for (peer, block) in dropped.requests {

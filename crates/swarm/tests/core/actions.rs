@@ -10,9 +10,9 @@ use obt_swarm::{
     ReadRange, Start, TrackerIndex, TrackerUrl, Verdict, Why, limits,
 };
 use obt_wire::extension::{ExtensionHandshake, ExtensionIds, dont_have, id};
-use obt_wire::metainfo::Version;
+use obt_wire::metainfo::{Draft, Version};
 use obt_wire::peer::{Handshake, Message, Request, Reserved};
-use obt_wire::{BLOCK_SIZE, Bitfield, Block, InfoHash, PeerId, PieceIndex};
+use obt_wire::{BLOCK_SIZE, Bitfield, Block, InfoHash, PeerId, PieceIndex, Sha1Hash};
 
 use crate::bench::{A, B, Bench, C, US, addr, content, request, requests, send, torrent};
 
@@ -206,6 +206,35 @@ fn a_full_piece_waits_for_others_a_moment_and_no_longer() {
     let verified = bench.wait(limits::VERIFY_WAIT);
     assert!(verified.iter().any(|action| matches!(action, Action::Verify { .. })), "{verified:?}");
     assert_ne!(bench.swarm.poll_timeout().map(|(_, why)| why), Some(Why::Verify));
+}
+
+#[test]
+fn what_waits_of_a_piece_that_is_dropped_waits_no_more() {
+    let pieces = 1_000;
+    let draft = Draft::file("file", u64::from(pieces * 4 * BLOCK_SIZE), 4 * BLOCK_SIZE, Version::V1).unwrap();
+    let metainfo = draft.finish(&vec![Sha1Hash([7; 20]); pieces as usize], vec![]).unwrap();
+    let mut bench = Bench::new(Start::Content(content(&metainfo, &[])), |config| {
+        (config.hashed_together, config.stretch) = (1_000, 1);
+    });
+    let mut asked = VecDeque::from(bench.server(A));
+    // Three of four blocks have come, and wait.
+    let piece = loop {
+        let last = asked[0];
+        (_, asked) = answer(&mut bench, asked, 1);
+        let waits = matches!(bench.swarm.poll_timeout(), Some((at, Why::Verify)) if at > bench.now);
+        if waits && last.begin == 2 * BLOCK_SIZE {
+            break last.piece;
+        }
+    };
+    let (mut others, mut only) = (Bitfield::full(pieces), Bitfield::empty(pieces));
+    others.clear(PieceIndex(piece));
+    only.set(PieceIndex(piece));
+    let dropped = bench.tell(Event::WantedChanged { wanted: others });
+    assert!(dropped.contains(&Action::Forget { piece: PieceIndex(piece) }));
+    assert_eq!(requests(&bench.tell(Event::WantedChanged { wanted: only })).len(), 4);
+    bench.block(A, piece, 0);
+    let actions = bench.block(A, piece, 1);
+    assert!(actions.contains(&Action::StoreAhead { piece: PieceIndex(piece), blocks: 2 }), "{actions:?}");
 }
 
 #[test]
