@@ -169,11 +169,15 @@ impl Picker {
             self.draw_fresh(u32::MAX, draw);
         }
         draw.ahead = u32::MAX;
-        draw.fresh.done = false;
+        // That enough are open says nothing of what follows, which looks at as many again.
+        (draw.fresh.done, draw.fresh.steps) = (false, 0);
     }
 
     /// Pieces that are not open and that fewer than `below` peers have, rarest first.
     fn draw_fresh(&mut self, below: u32, draw: &mut Draw<'_, '_>) {
+        if self.are_enough_open(draw) {
+            return;
+        }
         self.draw_hinted(below, draw);
         let buckets = self.rarity.buckets().min(below as usize);
         while draw.left > 0 && !draw.fresh.done && draw.fresh.bucket < buckets {
@@ -339,10 +343,15 @@ impl Picker {
         fits
     }
 
+    /// Whether a fast peer is asked for as many long pieces as are hashed side by side.
+    fn are_enough_open(&self, draw: &Draw<'_, '_>) -> bool {
+        draw.ahead < u32::MAX && self.open.len() >= LONG_PIECES
+    }
+
     /// Opens `piece` unless the budget has no room for its first stretch, or enough are open.
     fn open_piece(&mut self, piece: u32, draw: &Draw<'_, '_>) -> bool {
         let blocks = self.geometry.blocks(PieceIndex(piece));
-        if draw.ahead < u32::MAX && self.open.len() >= LONG_PIECES {
+        if self.are_enough_open(draw) {
             return false;
         }
         if self.open.len() > 0 && self.open.blocks() + blocks as usize > OPEN_BLOCKS {
