@@ -354,11 +354,11 @@ impl Picker {
         if self.are_enough_open(draw) {
             return false;
         }
-        if self.open.len() > 0 && self.open.blocks() + blocks as usize > OPEN_BLOCKS {
-            self.starved = true;
+        if !self.has_room(blocks.min(self.config.stretch) as usize) {
             return false;
         }
-        if !self.has_room(blocks.min(self.config.stretch) as usize) {
+        if self.open.len() > 0 && self.open.blocks() + blocks as usize > OPEN_BLOCKS {
+            (self.starved, self.crowded) = (true, true);
             return false;
         }
         let alone = (draw.trust == Trust::Parole || self.suspects.contains_key(&piece)).then_some(draw.peer);

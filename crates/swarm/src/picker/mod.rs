@@ -136,6 +136,8 @@ pub struct Picker {
     wanted_left: u64,
     /// The budget kept a peer from being asked.
     starved: bool,
+    /// As many blocks are open as may be, and a peer has nothing of them.
+    crowded: bool,
     rng: fastrand::Rng,
     asked: Vec<PeerKey>,
 }
@@ -163,6 +165,7 @@ impl Picker {
             left: 0,
             wanted_left: 0,
             starved: false,
+            crowded: false,
             rng,
             asked: Vec::new(),
         };
@@ -554,6 +557,26 @@ impl Picker {
         self.starved = false;
     }
 
+    /// A piece to begin anew later, because as many are open as may be and this one does not get on: whoever had it is gone or
+    /// chokes us, and a peer with others would be asked for nothing. The one of which least is lost. The owner answers with
+    /// [`abandon`](Self::abandon).
+    #[must_use]
+    pub fn abandon_candidate(&self) -> Option<PieceIndex> {
+        if !self.crowded {
+            return None;
+        }
+        let standing = self.open.iter().all(|(_, open)| open.is_stuck());
+        let is_idle = |open: &OpenPiece| self.open.clock() - open.touched >= self.config.block_budget as u64 / 2;
+        let stuck = self.open.iter().filter(|(_, open)| open.is_stuck() && (standing || is_idle(open)));
+        stuck.min_by_key(|(_, open)| open.received).map(|(piece, _)| PieceIndex(piece))
+    }
+
+    /// All blocks of `piece` are missing again.
+    pub fn abandon(&mut self, piece: PieceIndex) {
+        self.close(piece.0);
+        self.settle(piece.0);
+    }
+
     // Inner bookkeeping.
 
     fn bytes(&self, piece: u32) -> u64 {
@@ -598,7 +621,7 @@ impl Picker {
             }
         }
         self.open.recycle(open);
-        self.starved = false;
+        (self.starved, self.crowded) = (false, false);
     }
 
     /// Whether the invariants hold; for tests and simulations.

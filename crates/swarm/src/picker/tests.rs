@@ -589,6 +589,24 @@ fn only_a_few_of_the_longest_pieces_are_open() {
 }
 
 #[test]
+fn pieces_that_stand_still_do_not_keep_others_from_being_opened() {
+    let mut bench = Bench::new(8, 1 << 14, 10_000);
+    for (piece, blocks) in [(0, 3), (1, 1), (2, 2), (3, 4)] {
+        let peer = PeerKey(10 + u64::from(piece));
+        bench.join(peer, [piece]);
+        let asked = bench.pick(peer, blocks);
+        bench.deliver(peer, &asked);
+        bench.leave(peer);
+    }
+    bench.join(A, [7]);
+    assert!(bench.pick(A, 1).is_empty());
+    assert_eq!(bench.picker.abandon_candidate(), Some(PieceIndex(1)), "of which least is lost");
+    bench.picker.abandon(PieceIndex(1));
+    assert_eq!(bench.pick(A, 1), [block(7, 0)]);
+    assert_eq!(bench.picker.abandon_candidate(), None);
+}
+
+#[test]
 fn what_fills_the_buffers_behind_a_gap_is_spilled() {
     let stretch = STRETCH as usize;
     let mut bench = Bench::new(2, 8 * STRETCH, 4 * stretch);

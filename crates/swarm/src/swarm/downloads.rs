@@ -95,19 +95,26 @@ impl Swarm {
         }
     }
 
-    /// Makes room in the buffers where they hold peers up.
+    /// Makes room in the buffers where they hold peers up, or among the open pieces where those do.
     pub(super) fn spill(&mut self, now: Instant) {
         let Some(torrent) = &mut self.torrent else {
             return;
         };
         self.starved_fills = 0;
-        let mut spilled = false;
+        let mut made_room = false;
         while let Some(piece) = torrent.picker.spill_candidate() {
             torrent.picker.spilled(piece);
             self.actions.push_back(Action::Spill { piece });
-            spilled = true;
+            made_room = true;
         }
-        if spilled {
+        if let Some(piece) = torrent.picker.abandon_candidate() {
+            self.wasted += torrent.picker.senders(piece).len() as u64 * u64::from(BLOCK_SIZE);
+            torrent.picker.abandon(piece);
+            self.full.forget(piece);
+            self.actions.push_back(Action::Forget { piece });
+            made_room = true;
+        }
+        if made_room {
             self.refill(now);
         }
     }
