@@ -39,8 +39,8 @@ pub struct Disk {
     stored: Bitfield,
     accepted: BTreeMap<u32, BTreeMap<u32, u64>>,
     spilled: BTreeSet<u32>,
-    /// How many blocks from their beginning on are stored of pieces whose others come.
-    ahead: BTreeMap<u32, u32>,
+    /// Of pieces that are stored while they come.
+    ahead: BTreeMap<u32, Ahead>,
     /// Blocks of pieces that are being verified, per piece.
     verifying: BTreeMap<u32, (usize, Contents)>,
     /// Pieces that are stored, and are not what they should be.
@@ -53,6 +53,15 @@ pub struct Disk {
 enum Contents {
     Right,
     Wrong,
+}
+
+/// First blocks of a piece of which others come.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// So many were given to the disk,
+    given: u32,
+    /// and so many of them are known to be stored.
+    stored: u32,
 }
 
 impl Disk {
@@ -87,8 +96,8 @@ impl Disk {
     #[must_use]
     pub fn buffered(&self) -> usize {
         let held = self.accepted.iter().filter(|(piece, _)| !self.spilled.contains(piece));
-        let verifying = self.verifying.values().map(|(buffers, _)| buffers);
-        let stored = |piece: &u32| self.ahead.get(piece).map_or(0, |blocks| *blocks as usize);
+        let stored = |piece: &u32| self.ahead.get(piece).map_or(0, |ahead| ahead.stored as usize);
+        let verifying = self.verifying.iter().map(|(piece, (buffers, _))| buffers.saturating_sub(stored(piece)));
         held.map(|(piece, blocks)| blocks.len() - stored(piece)).sum::<usize>() + verifying.sum::<usize>()
     }
 
@@ -114,7 +123,7 @@ impl Disk {
         if !self.has_first(piece, blocks) || self.spilled.contains(&piece.0) {
             return Err(format!("{blocks} blocks of {piece:?} are to be stored, and are not here"));
         }
-        let before = self.ahead.get(&piece.0).copied().unwrap_or_default();
+        let before = std::mem::replace(&mut self.ahead.entry(piece.0).or_default().given, blocks);
         let bytes = f64::from(blocks.saturating_sub(before)) * f64::from(BLOCK_SIZE);
         self.free_at = self.free_at.max(now) + Duration::from_secs_f64(bytes / self.spec.rate as f64);
         Ok((self.free_at + self.spec.delay, Event::StoredAhead { piece, blocks }))
@@ -153,12 +162,12 @@ impl Disk {
         if blocks.len() != needed {
             return Err(format!("{piece:?} is verified with {} of {needed} blocks", blocks.len()));
         }
-        let ahead = self.ahead.remove(&piece.0).unwrap_or_default();
+        let ahead = self.ahead.get(&piece.0).map_or(0, |ahead| ahead.given);
         let bytes = f64::from(torrent.geometry().piece_size(piece)) - f64::from(ahead) * f64::from(BLOCK_SIZE);
         self.free_at = self.free_at.max(now) + Duration::from_secs_f64(bytes / self.spec.rate as f64);
         let at = self.free_at + self.spec.delay;
         let good = blocks.values().all(|flip| *flip == 0);
-        let buffers = if self.spilled.remove(&piece.0) { 0 } else { needed - ahead as usize };
+        let buffers = if self.spilled.remove(&piece.0) { 0 } else { needed };
         self.verifying.insert(piece.0, (buffers, if good { Contents::Right } else { Contents::Wrong }));
         if good && rng.f64() < self.spec.failures {
             return Ok((at, Event::StoreFailed { piece }));
@@ -175,6 +184,7 @@ impl Disk {
         match event {
             Event::Verified { piece, verdict, .. } => {
                 let verified = self.verifying.remove(&piece.0);
+                self.ahead.remove(&piece.0);
                 if *verdict == Verdict::Good {
                     let right = verified.is_some_and(|(_, contents)| contents == Contents::Right);
                     self.stored.set(*piece);
@@ -184,11 +194,14 @@ impl Disk {
                     self.platter.write(*piece, right, now, &mut orders);
                 }
             }
-            Event::StoredAhead { piece, blocks } if self.has_first(*piece, *blocks) => {
-                self.ahead.insert(piece.0, *blocks);
+            Event::StoredAhead { piece, blocks } => {
+                if let Some(ahead) = self.ahead.get_mut(&piece.0) {
+                    ahead.stored = ahead.stored.max((*blocks).min(ahead.given));
+                }
             }
             Event::StoreFailed { piece } => {
                 self.verifying.remove(&piece.0);
+                self.ahead.remove(&piece.0);
                 self.platter.fail(now, &mut orders);
             }
             _ => {}
