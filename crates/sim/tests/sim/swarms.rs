@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use obt_sim::disk::DiskSpec;
-use obt_sim::{Broken, Conduct, Fault, NodeIndex, Setup, Share, Spec, Torrent, World, fluid_bound};
+use obt_sim::{Access, Broken, Conduct, Fault, NodeIndex, Setup, Share, Spec, Torrent, World, fluid_bound};
 use obt_wire::metainfo::Version;
 
 use crate::runs::{LIMIT, each_seed, finish, join_leechers, leecher, link, secs, torrent, world};
@@ -174,6 +174,38 @@ fn disks_that_fail_now_and_then_and_small_budgets_slow_and_do_not_stop() {
         let spec = Spec { disk, ..leecher(&world) };
         for _ in 0..4 {
             world.join(spec.clone())?;
+        }
+        finish(&mut world)
+    });
+}
+
+#[test]
+fn long_pieces_come_through_small_budgets_whoever_lies_stalls_or_goes() {
+    each_seed(|seed| {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let per_piece = 1 << rng.u32(3..9);
+        let version = [Version::V1, Version::V2, Version::Hybrid][rng.usize(..3)];
+        let mut setup = Setup::new(seed, Torrent::new(512, per_piece, version).unwrap());
+        setup.stretch = 32;
+        setup.block_budget = 64 + rng.u32(..65);
+        let mut world = World::new(setup);
+        // At 10 Gbit/s long pieces are asked for side by side.
+        let links = [link(), Access::mbit(100, Duration::from_millis(1)), Access::mbit(10_000, Duration::ZERO)];
+        let access = |rng: &mut fastrand::Rng| links[rng.usize(..links.len())];
+        world.join(Spec::seed(access(&mut rng)))?;
+        for conduct in [Conduct::Stalls, Conduct::Lies(0.02)] {
+            if rng.bool() {
+                world.join(Spec::seed(access(&mut rng)).that(conduct))?;
+            }
+        }
+        for _ in 0..rng.u32(1..4) {
+            let failures = if rng.bool() { 0.05 } else { 0.0 };
+            let disk = DiskSpec { rate: rng.u64(1..500) * 1_000_000, failures, ..DiskSpec::default() };
+            let spec = Spec { disk, access: access(&mut rng), ..leecher(&world) };
+            let node = world.join(spec)?;
+            for _ in 0..rng.u32(..3) {
+                world.later(Duration::from_millis(rng.u64(..5_000)), Fault::Reset(NodeIndex(0), node));
+            }
         }
         finish(&mut world)
     });
