@@ -80,8 +80,10 @@ impl Swarm {
         for peer in turn {
             self.refilled = peer;
             self.fill(peer, now);
-            // The budget is spent: nobody else gets more.
+            // The budget is spent: nobody else gets more, but for blocks that have room already. Others may be the first to be
+            // asked for those next time, not this one again.
             if self.picked.is_empty() && self.torrent.as_ref().is_some_and(|torrent| torrent.picker.is_starved()) {
+                self.refilled = PeerKey(peer.0.wrapping_add(1));
                 return;
             }
         }
