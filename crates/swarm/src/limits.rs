@@ -50,7 +50,7 @@ pub const ANNOUNCE_PEERS: usize = 200;
 /// How long good-byes to trackers and peers may take: SIGINT has to be done within 5 s.
 pub const STOPPING: Duration = Duration::from_secs(3);
 
-/// Blocks of one swarm that may be requested or unverified at a time: 64 MiB, four pieces of the largest usual length.
+/// Blocks of one swarm that may be requested or unverified at a time: 64 MiB.
 pub const BLOCK_BUDGET: usize = 4_096;
 /// Blocks of a piece that are asked for together, and stored together where the piece is longer: 512 KiB. Sixteen of them hashed
 /// side by side, as many waiting for that and as many on their way are a usual budget.
@@ -61,7 +61,7 @@ pub const RATE_SIDE_BY_SIDE: u64 = 256 << 20;
 /// Long pieces that it is asked for at once: as many as are hashed side by side.
 pub const LONG_PIECES: usize = 16;
 /// Blocks of all pieces that are fetched at a time, in whatever state: 1 GiB, for which 3 MiB are kept in mind. Of the longest pieces
-/// these are four.
+/// these are four. Where pieces that do not get on fill it and a peer has only others, the one of which least is lost is given up.
 pub const OPEN_BLOCKS: usize = 1 << 16;
 /// Peers asked for one block at a time in the endgame: two may both be stalling, the third is then honest enough.
 pub const REQUESTERS_PER_BLOCK: usize = 3;
