@@ -274,7 +274,8 @@ impl Data {
 
     /// Notes that the disk does not take what it is given.
     fn write_failed(self: &Arc<Self>, piece: PieceIndex, error: &io::Error) -> String {
-        tracing::warn!(piece = piece.0, %error, "cannot write a piece");
+        // A full disk says so for hundreds of pieces; that the download pauses is told once.
+        tracing::debug!(piece = piece.0, %error, "cannot write a piece");
         self.tell(Event::Touched { stamps: self.stamps_of(piece) });
         self.tell(Event::WriteFailed { fault: fault(error) });
         error.to_string()

@@ -371,7 +371,7 @@ impl Driver {
             }
             Done::StoredAhead { piece, blocks } => self.feed(Event::StoredAhead { piece, blocks }),
             Done::StoreFailed { piece, error } => {
-                tracing::warn!(piece = piece.0, error, "cannot store a piece");
+                tracing::debug!(piece = piece.0, error, "cannot store a piece");
                 self.feed(Event::StoreFailed { piece });
             }
             Done::BlocksHashed { piece, hashes } => self.feed(Event::BlocksHashed { piece, hashes }),
