@@ -99,7 +99,9 @@ pub(crate) fn tell_torrent(error: TorrentError) -> anyhow::Error {
     let told = Told::failed(error.to_string());
     let told = match &error {
         TorrentError::Store(store) => match &**store {
-            StoreError::Occupied { .. } => told.hint("`--force` replaces it, `-o DIR` puts it elsewhere"),
+            StoreError::Occupied { .. } => {
+                told.hint("`--force` replaces it and fetches only what differs, `-o DIR` puts it elsewhere")
+            }
             StoreError::InUse { .. } => told.hint("wait for the other one, or stop it"),
             StoreError::OtherTorrent { path } => {
                 told.hint(format!("delete {} to begin anew, or use `-o DIR`", path.display()))
