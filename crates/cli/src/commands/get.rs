@@ -325,7 +325,7 @@ pub(crate) fn report(found: &Found, size: u64, finished: &Finished, output: Outp
     Ok(())
 }
 
-/// "1.0 GiB in 1.2 s from 3 peers, verified", and a line for each of them; "1.0 GiB, of which 5.0 MiB in 0.1 s" where the rest was here.
+/// "1.0 GiB in 1.2 s from 3 peers, verified", and a line for each of them; "1.0 GiB, of which 5.0 MiB came in 0.1 s" where the rest was here.
 pub(crate) fn tell_finished(name: &str, size: u64, finished: &Finished, output: Output) {
     let name = plain(name);
     if size == 0 {
@@ -338,7 +338,7 @@ pub(crate) fn tell_finished(name: &str, size: u64, finished: &Finished, output: 
     }
     let peers = finished.from.len();
     let fetched = finished.from.iter().map(|(_, bytes)| bytes).sum::<u64>().min(size);
-    let part = if fetched < size { format!(", of which {}", show_bytes(fetched)) } else { String::new() };
+    let part = if fetched < size { format!(", of which {} came", show_bytes(fetched)) } else { String::new() };
     let rate = fetched as f64 / finished.seconds.max(0.001);
     output.talk(format_args!(
         "{name}: {}{part} in {:.1} s ({}/s) from {peers} peer{}, verified",
