@@ -56,10 +56,8 @@ pub const BLOCK_BUDGET: usize = 4_096;
 /// side by side, as many waiting for that and as many on their way are a usual budget.
 pub const STRETCH: u32 = 32;
 /// Bytes per second from which on a peer is asked for several long pieces side by side. Hashing one alone takes a seventh of a core at
-/// that rate; and no disk that has to seek between them is as fast.
+/// that rate; and no single disk that has to seek between them is as fast.
 pub const RATE_SIDE_BY_SIDE: u64 = 256 << 20;
-/// Long pieces that it is asked for at once: as many as are hashed side by side.
-pub const LONG_PIECES: usize = 16;
 /// Blocks of all pieces that are fetched at a time, in whatever state: 1 GiB, for which 3 MiB are kept in mind. Of the longest pieces
 /// these are four. Where pieces that do not get on fill it and a peer has only others, the one of which least is lost is given up.
 pub const OPEN_BLOCKS: usize = 1 << 16;

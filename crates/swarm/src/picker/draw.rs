@@ -8,7 +8,7 @@ use super::open_pieces::{BlockState, OpenPiece};
 use super::piece_set::bit;
 use super::{Asker, Picker, Trust};
 use crate::event::PeerKey;
-use crate::limits::{LONG_PIECES, OPEN_BLOCKS, RARITY_STEPS, RATE_SIDE_BY_SIDE, URGENT_PIECES};
+use crate::limits::{OPEN_BLOCKS, RARITY_STEPS, RATE_SIDE_BY_SIDE, URGENT_PIECES};
 
 /// One call of `pick`: for whom, how many more, and where they go.
 struct Draw<'a, 'b> {
@@ -57,7 +57,7 @@ pub(super) fn draw(picker: &mut Picker, asker: &Asker<'_>, want: usize, out: &mu
             picker.draw_own(&mut draw);
             picker.draw_fresh(u32::MAX, &mut draw);
         }
-        if asker.rate >= RATE_SIDE_BY_SIDE && picker.geometry.piece_length() / BLOCK_SIZE > picker.config.stretch {
+        if asker.rate >= RATE_SIDE_BY_SIDE && picker.has_long_pieces_side_by_side() {
             picker.draw_side_by_side(&mut draw);
         }
         picker.draw_partial(&mut draw);
@@ -134,9 +134,12 @@ impl Picker {
             .filter(|piece| bit(draw.has, **piece))
             .filter_map(|piece| self.open.piece(*piece).map(|open| (*piece, open)))
             .filter(|(_, open)| {
-                let next = open.is_begun_asked() && open.requested < draw.ahead;
+                if !open.is_begun_asked() {
+                    return true;
+                }
+                let next = open.requested < draw.ahead;
                 starved |= next && !has_room;
-                !open.is_begun_asked() || (next && has_room)
+                next && has_room
             })
             .filter(|(piece, open)| open.alone == Some(draw.peer) || !self.shuns(*piece, draw.peer))
             .map(|(piece, open)| {
@@ -155,6 +158,11 @@ impl Picker {
             }
             self.take(piece, draw);
         }
+    }
+
+    /// Whether pieces are long, and several are hashed sooner together than one after another.
+    fn has_long_pieces_side_by_side(&self) -> bool {
+        self.config.side_by_side > 1 && self.geometry.piece_length() / BLOCK_SIZE > self.config.stretch
     }
 
     /// Long pieces of a fast peer: several are asked for at once, a stretch of each in turn, since pieces that come side by side are
@@ -345,7 +353,7 @@ impl Picker {
 
     /// Whether a fast peer is asked for as many long pieces as are hashed side by side.
     fn are_enough_open(&self, draw: &Draw<'_, '_>) -> bool {
-        draw.ahead < u32::MAX && self.open.len() >= LONG_PIECES
+        draw.ahead < u32::MAX && self.open.len() >= self.config.side_by_side
     }
 
     /// Opens `piece` unless the budget has no room for its first stretch, or enough are open.
@@ -387,7 +395,7 @@ impl Picker {
         let ours = open.alone.is_none_or(|owner| owner == draw.peer);
         let stretch = open.next_stretch();
         let due = stretch > 0 && ours && open.is_begun_asked() && open.requested < draw.ahead;
-        due && self.has_room(stretch) && self.open.begin_stretch(piece)
+        due && self.has_room(stretch as usize) && self.open.begin_stretch(piece)
     }
 
     /// The same, for the stretches that were begun.

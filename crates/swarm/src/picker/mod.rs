@@ -32,11 +32,13 @@ pub struct PickerConfig {
     pub requesters: usize,
     /// Blocks of a piece that are asked for together, at least 1; of a longer one they are stored together too.
     pub stretch: u32,
+    /// Longer pieces that a fast peer is asked for in turns: as many as are hashed in about the time of one.
+    pub side_by_side: usize,
 }
 
 impl Default for PickerConfig {
     fn default() -> Self {
-        Self { block_budget: BLOCK_BUDGET, requesters: REQUESTERS_PER_BLOCK, stretch: STRETCH }
+        Self { block_budget: BLOCK_BUDGET, requesters: REQUESTERS_PER_BLOCK, stretch: STRETCH, side_by_side: 1 }
     }
 }
 

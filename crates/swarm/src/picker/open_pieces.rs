@@ -65,8 +65,13 @@ impl OpenPiece {
     }
 
     /// How many blocks the next stretch has; 0 after the last.
-    pub(super) fn next_stretch(&self) -> usize {
-        (self.blocks.len() - self.begun as usize).min(self.stretch as usize)
+    pub(super) fn next_stretch(&self) -> u32 {
+        (self.total() - self.begun).min(self.stretch)
+    }
+
+    /// How many blocks it has.
+    fn total(&self) -> u32 {
+        self.missing + self.requested + self.received
     }
 
     /// The blocks of the stretches that are being asked for.
@@ -81,7 +86,7 @@ impl OpenPiece {
 
     /// Blocks that are here, in a longer piece than a stretch, and cannot be stored before one that is not here.
     pub(super) fn behind_gap(&self) -> usize {
-        if self.blocks.len() > self.stretch as usize { (self.received - self.arrived) as usize } else { 0 }
+        if self.total() > self.stretch { (self.received - self.arrived) as usize } else { 0 }
     }
 
     /// Whether nothing will change about it unless somebody is asked for more.
@@ -91,7 +96,7 @@ impl OpenPiece {
 
     /// Whether all blocks of the stretches that were begun are asked for, or here.
     pub(super) fn is_begun_asked(&self) -> bool {
-        self.missing as usize == self.blocks.len() - self.begun as usize
+        self.missing == self.total() - self.begun
     }
 
     /// Whether a stretch is here behind what is stored or being stored, of a piece that is longer.
@@ -332,7 +337,7 @@ impl OpenPieces {
     pub(super) fn spill(&mut self, piece: u32) {
         self.change(piece, |open| {
             open.spilled = true;
-            open.begun = u32::try_from(open.blocks.len()).unwrap_or(u32::MAX);
+            open.begun = open.total();
         });
     }
 
@@ -340,7 +345,7 @@ impl OpenPieces {
     pub(super) fn begin_stretch(&mut self, piece: u32) -> bool {
         let begun = self.change(piece, |open| {
             let stretch = open.next_stretch();
-            open.begun += u32::try_from(stretch).unwrap_or(0);
+            open.begun += stretch;
             stretch > 0
         });
         begun == Some(true)

@@ -23,7 +23,7 @@ impl Bench {
     fn new(pieces: u32, blocks: u32, block_budget: usize) -> Self {
         let length = blocks * BLOCK_SIZE;
         let geometry = Geometry::contiguous(u64::from(pieces) * u64::from(length), length).unwrap();
-        let config = PickerConfig { block_budget, ..PickerConfig::default() };
+        let config = PickerConfig { block_budget, side_by_side: 16, ..PickerConfig::default() };
         let picker = Picker::new(&geometry, &Bitfield::empty(pieces), &Bitfield::full(pieces), config, 7);
         Self { geometry, picker, has: BTreeMap::new() }
     }
@@ -554,6 +554,15 @@ fn a_fast_peer_is_asked_for_long_pieces_side_by_side() {
 }
 
 #[test]
+fn long_pieces_of_a_fast_peer_come_one_by_one_where_none_are_hashed_together() {
+    let mut bench = Bench::new(3, 4 * STRETCH, 10_000);
+    bench.picker.config.side_by_side = 1;
+    bench.join_seed(A);
+    let blocks = bench.pick_at(A, RATE_SIDE_BY_SIDE, 3 * STRETCH as usize);
+    assert!(blocks.iter().all(|block| block.piece == blocks[0].piece));
+}
+
+#[test]
 fn a_long_piece_needs_room_only_for_what_is_not_stored() {
     let stretch = STRETCH as usize;
     let mut bench = Bench::new(1, 8 * STRETCH, stretch);
@@ -721,7 +730,7 @@ impl Model {
     fn new(stretch: u32) -> Self {
         let geometry = Geometry::contiguous(u64::from(PIECES * BLOCKS * BLOCK_SIZE), BLOCKS * BLOCK_SIZE).unwrap();
         let wanted = Bitfield::full(PIECES);
-        let config = PickerConfig { block_budget: BUDGET, requesters: 2, stretch };
+        let config = PickerConfig { block_budget: BUDGET, requesters: 2, stretch, side_by_side: 4 };
         Self {
             picker: Picker::new(&geometry, &Bitfield::empty(PIECES), &wanted, config, 99),
             peers: BTreeMap::new(),

@@ -258,6 +258,8 @@ impl Swarm {
             block_budget: self.config.block_budget as usize,
             requesters: REQUESTERS_PER_BLOCK,
             stretch: self.config.stretch,
+            // The blocks of v2 are hashed side by side within a piece.
+            side_by_side: content.metainfo.info.hashes.v1.map_or(1, |_| self.config.hashed_together),
         };
         let mut torrent = Torrent::new(content, config, self.rng.u64(..));
         torrent.picker.set_readers(&self.readers);
