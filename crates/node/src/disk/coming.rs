@@ -74,12 +74,8 @@ impl Coming {
 
     /// Every block of this piece is here, or was given or spilled before.
     pub(super) fn full(&mut self, full: FullPiece) -> Option<Part> {
-        let FullPiece { piece, digests, .. } = full;
-        let Some(known) = self.pieces.get_mut(&piece) else {
-            let end = End { digests, failed: None, losses: None };
-            return Some(Part { piece, before: None, blocks: full.blocks, end: Some(end) });
-        };
-        known.full = Some(full);
+        let piece = full.piece;
+        self.pieces.entry(piece).or_default().full = Some(full);
         self.next(piece)
     }
 

@@ -20,8 +20,8 @@ use super::{Done, StoreError};
 
 /// Bytes that are read at a time: enough to make the system call cheap, little enough for the cache.
 const READ_BYTES: u32 = 16 * BLOCK_SIZE;
-/// Bytes that one job hashes before others get their turn: some milliseconds.
-const TURN_BYTES: u32 = 16 << 20;
+/// Bytes that one job hashes or copies before others get their turn: some milliseconds.
+pub(super) const TURN_BYTES: u32 = 16 << 20;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -199,13 +199,26 @@ impl Data {
 
     /// The blocks of the first `size` bytes of a piece as they are on disk, in order, several at a time.
     fn each_stretch_stored(&self, piece: PieceIndex, size: u32, mut each: impl FnMut(Vec<&[u8]>)) -> io::Result<()> {
+        self.each_read(piece, size, |_, bytes| {
+            each(bytes.chunks(BLOCK_SIZE as usize).collect());
+            Ok(())
+        })
+    }
+
+    /// The first `size` bytes of a piece as they are on disk, some at a time, each with where they begin in the piece.
+    pub(super) fn each_read(
+        &self,
+        piece: PieceIndex,
+        size: u32,
+        mut each: impl FnMut(u32, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.resize(READ_BYTES as usize, 0);
             for begin in (0..size).step_by(READ_BYTES as usize) {
                 let length = (size - begin).min(READ_BYTES) as usize;
                 let bytes = scratch.get_mut(..length).ok_or(io::ErrorKind::InvalidInput)?;
                 self.read_raw(piece, begin, bytes)?;
-                each(bytes.chunks(BLOCK_SIZE as usize).collect());
+                each(begin, bytes)?;
             }
             Ok(())
         })

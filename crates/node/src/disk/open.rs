@@ -124,24 +124,22 @@ pub(super) async fn download(
     done: UnboundedSender<Done>,
 ) -> Result<(Store, Bitfield), StoreError> {
     let target = Arc::new(Target::new(plan)?);
-    if let Some(store) = adopt(disk, &target, &done).await? {
-        return Ok(store);
-    }
-    let (of, on, tell) = (Arc::clone(&target), disk.clone(), done.clone());
-    let begun = disk.ask(Lane::Existing, move || begin(&on, &of, tell)).await.ok_or(StoreError::Stopped)??;
+    let old = match adopt(disk, &target, &done).await? {
+        Adopted::Whole(store, have) => return Ok((store, have)),
+        Adopted::Other(old) => old,
+    };
+    let (of, on) = (Arc::clone(&target), disk.clone());
+    let begun = disk.ask(Lane::Existing, move || begin(&on, &of, done)).await.ok_or(StoreError::Stopped)??;
     let Begun { data, mut stamps, record, partial } = begun;
     let journal = record.as_ref().map(|(_, journal)| journal);
     let Resume { proven: mut have, unproven } = resume(&target.layout, journal, &stamps);
     // A file that changes while it is hashed shows that when somebody asks for it, or at the end.
     add(&mut have, &data.hash_stored(unproven.iter().collect(), AfterBad::GoOn).await?);
-    if record.is_none() && target.plan.on_existing == OnExisting::Replace {
-        let (of, on) = (Arc::clone(&target), disk.clone());
-        let old = disk.ask(Lane::Existing, move || older(&on, &of, done)).await.ok_or(StoreError::Stopped)??;
-        if let Some(old) = old {
-            let missing: Vec<PieceIndex> = target.wanted.iter().filter(|piece| !have.has(*piece)).collect();
-            add(&mut have, &data.take_from(&old, missing).await?);
-            stamps = data.files.stamps();
-        }
+    // Nothing may be written over a piece that a record on disk claims.
+    if let Some(old) = old.filter(|_| record.is_none()) {
+        let missing: Vec<PieceIndex> = target.wanted.iter().filter(|piece| !have.has(*piece)).collect();
+        add(&mut have, &data.take_from(&old, missing).await?);
+        stamps = data.files.stamps();
     }
     data.set_all_have(&have);
     let unclaim = journal.is_some_and(|journal| journal.pieces.has_more_than(&have));
@@ -227,19 +225,23 @@ fn data(
     })
 }
 
-/// What is at the final name, if it is the content that is wanted: then there is nothing to download. Otherwise the
-/// name must be free, or the user must have said that it may be replaced.
-async fn adopt(
-    disk: &Disk,
-    target: &Arc<Target>,
-    done: &UnboundedSender<Done>,
-) -> Result<Option<(Store, Bitfield)>, StoreError> {
+/// What a download finds at its final name.
+enum Adopted {
+    /// The content that is wanted: there is nothing to download.
+    Whole(Store, Bitfield),
+    /// Nothing, or what is to be replaced and may have some of it.
+    Other(Option<Arc<Data>>),
+}
+
+/// What is at the final name, if it is the content that is wanted. Otherwise the name must be free, or the user must have
+/// said that it may be replaced.
+async fn adopt(disk: &Disk, target: &Arc<Target>, done: &UnboundedSender<Done>) -> Result<Adopted, StoreError> {
     let (of, on, tell) = (Arc::clone(target), disk.clone(), done.clone());
     let looked = disk.ask(Lane::Existing, move || look(&on, &of, tell)).await.ok_or(StoreError::Stopped)??;
     let (found, data) = match looked {
         Looked::Nothing => (Found::Nothing, None),
         Looked::Foreign => (Found::Foreign, None),
-        Looked::Different => (Found::Different, None),
+        Looked::Different(data) => (Found::Different, Some(data)),
         Looked::Alike(data) => {
             let good = data.hash_stored(target.wanted.iter().collect(), AfterBad::Stop).await?;
             let same = good == target.wanted && changed_files(&data).await?.is_empty();
@@ -247,7 +249,7 @@ async fn adopt(
         }
     };
     match names::place(found, target.plan.on_existing == OnExisting::Replace) {
-        Place::Free | Place::Replace => Ok(None),
+        Place::Free | Place::Replace => Ok(Adopted::Other(data)),
         Place::Refuse if found == Found::Foreign => {
             let expected = if target.is_file() { "file" } else { "folder" };
             Err(StoreError::Unexpected { path: target.final_path(), expected })
@@ -263,7 +265,7 @@ async fn adopt(
             if let Some(Err(error)) = disk.ask(Lane::Existing, move || remove_left_over(&of)).await {
                 tracing::warn!(%error, "cannot remove a partial folder that is not needed any more");
             }
-            Ok(Some((Store { data }, have)))
+            Ok(Adopted::Whole(Store { data }, have))
         }
     }
 }
@@ -272,7 +274,8 @@ async fn adopt(
 enum Looked {
     Nothing,
     Foreign,
-    Different,
+    /// Files of other names or sizes, or whose ends cannot be checked.
+    Different(Arc<Data>),
     /// Files of the right names and sizes.
     Alike(Arc<Data>),
 }
@@ -290,28 +293,12 @@ fn look(disk: &Disk, target: &Target, done: UnboundedSender<Done>) -> Result<Loo
     }
     let (metainfo, layout) = (&target.plan.metainfo, &target.layout);
     let data = data(disk, metainfo, layout, base, BTreeMap::new(), target.wanted.clone(), done, Mode::Read);
+    let mut alike = !target.has_shared_pieces();
     for file in &target.files {
         let found = data.files.find(*file).map_err(|error| io_error("look at", &data.files.shown(*file), error))?;
-        if found.map(|found| found.size) != layout.file(*file).map(|file| file.size) {
-            return Ok(Looked::Different);
-        }
+        alike &= found.map(|found| found.size) == layout.file(*file).map(|file| file.size);
     }
-    Ok(if target.has_shared_pieces() { Looked::Different } else { Looked::Alike(data) })
-}
-
-/// Other content at the final name, which may have pieces that are wanted.
-fn older(disk: &Disk, target: &Target, done: UnboundedSender<Done>) -> Result<Option<Arc<Data>>, StoreError> {
-    let base = target.final_base()?;
-    if obt_sys::stat_beneath(&base.folder, &[&target.final_name]).is_err() {
-        return Ok(None);
-    }
-    let (metainfo, layout) = (&target.plan.metainfo, &target.layout);
-    let data = data(disk, metainfo, layout, base, BTreeMap::new(), target.wanted.clone(), done, Mode::Read);
-    for file in &target.files {
-        // What cannot be looked at has nothing for us.
-        let _ = data.files.find(*file);
-    }
-    Ok(Some(data))
+    Ok(if alike { Looked::Alike(data) } else { Looked::Different(data) })
 }
 
 fn remove_left_over(target: &Target) -> Result<(), StoreError> {
@@ -334,7 +321,7 @@ pub(super) async fn existing(
     proof: Option<Proof>,
     done: UnboundedSender<Done>,
 ) -> Result<(Store, Bitfield), StoreError> {
-    let (root, on, was_proven) = (root.to_path_buf(), disk.clone(), proof.is_some());
+    let (root, on) = (root.to_path_buf(), disk.clone());
     let opened = disk.ask(Lane::Existing, move || open_existing(&on, &root, &metainfo, proof, done));
     let (data, Resume { proven: mut have, unproven }) = opened.await.ok_or(StoreError::Stopped)??;
     if unproven.count() > 0 {
@@ -346,13 +333,6 @@ pub(super) async fn existing(
             }
             data.files.clear(file);
         }
-    }
-    if was_proven && !have.is_full() {
-        let path = data.place().unwrap_or_default();
-        tracing::warn!(
-            "{} changed since it was shared, and is not served whole any more; `obt share --replace` makes it the next version",
-            path.display()
-        );
     }
     data.set_all_have(&have);
     Ok((Store { data }, have))

@@ -8,17 +8,12 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use obt_storage::Slice;
-use obt_wire::{BLOCK_SIZE, Bitfield, PieceIndex};
+use obt_wire::{Bitfield, PieceIndex};
 
 use super::StoreError;
-use super::existing::AfterBad;
+use super::existing::{AfterBad, TURN_BYTES};
 use super::store::Data;
 use super::workers::Lane;
-
-/// Bytes that are copied at a time: enough to make the system calls cheap, little enough for the cache.
-const COPY_BYTES: u32 = 16 * BLOCK_SIZE;
-/// Bytes that one job copies before others get their turn.
-const TURN_BYTES: u64 = 16 << 20;
 
 impl Data {
     /// Copies those of these pieces that `old` has into these files; returns those that are here now.
@@ -28,24 +23,18 @@ impl Data {
         pieces: impl IntoIterator<Item = PieceIndex>,
     ) -> Result<Bitfield, StoreError> {
         let there = pieces.into_iter().filter(|piece| old.may_hold(*piece)).collect();
-        let good = old.hash_stored(there, AfterBad::GoOn).await?;
-        let mut copied = Vec::new();
-        let mut left = good.iter().peekable();
-        while left.peek().is_some() {
-            let mut bytes = 0;
-            let mut turn = Vec::new();
-            while let Some(piece) = left.next_if(|_| bytes < TURN_BYTES) {
-                bytes += u64::from(self.layout.geometry().piece_size(piece));
-                turn.push(piece);
-            }
-            let (from, to, pieces) = (Arc::clone(old), Arc::clone(self), turn.clone());
+        let good: Vec<PieceIndex> = old.hash_stored(there, AfterBad::GoOn).await?.iter().collect();
+        let mut copied = Vec::with_capacity(good.len());
+        let turn = (TURN_BYTES / self.layout.geometry().piece_length()).max(1);
+        for pieces in good.chunks(turn as usize) {
+            let (from, to, pieces) = (Arc::clone(old), Arc::clone(self), pieces.to_vec());
+            copied.extend(&pieces);
             let copy = move || pieces.into_iter().try_for_each(|piece| to.copy_piece(&from, piece));
             if let Err(error) = self.disk.ask(Lane::Existing, copy).await.ok_or(StoreError::Stopped)? {
                 // What is missing is fetched, and if the disk takes nothing that shows then.
                 tracing::debug!(%error, "cannot copy what is there already");
                 break;
             }
-            copied.append(&mut turn);
         }
         self.hash_stored(copied, AfterBad::GoOn).await
     }
@@ -60,22 +49,18 @@ impl Data {
         })
     }
 
-    fn copy_piece(&self, from: &Arc<Self>, piece: PieceIndex) -> io::Result<()> {
-        let mut bytes = vec![0; COPY_BYTES as usize];
-        let size = self.layout.geometry().piece_size(piece);
-        for begin in (0..size).step_by(COPY_BYTES as usize) {
-            let length = (size - begin).min(COPY_BYTES);
-            let mut part = bytes.get_mut(..length as usize).ok_or(io::ErrorKind::InvalidInput)?;
-            from.read_raw(piece, begin, part)?;
-            for slice in self.layout.slices(piece, begin, length) {
+    fn copy_piece(&self, from: &Self, piece: PieceIndex) -> io::Result<()> {
+        from.each_read(piece, self.layout.geometry().piece_size(piece), |begin, bytes| {
+            let mut rest = bytes;
+            for slice in self.layout.slices(piece, begin, u32::try_from(bytes.len()).unwrap_or(u32::MAX)) {
                 let (here, behind) =
-                    part.split_at_mut_checked(slice.length() as usize).ok_or(io::ErrorKind::InvalidInput)?;
-                part = behind;
+                    rest.split_at_checked(slice.length() as usize).ok_or(io::ErrorKind::InvalidInput)?;
+                rest = behind;
                 if let Slice::File { file, offset, .. } = slice {
                     self.files.write(file, offset, &mut [IoSlice::new(here)])?;
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }

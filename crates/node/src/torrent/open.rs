@@ -135,7 +135,12 @@ pub(super) async fn existing(
     proof: Option<Proof>,
     done: UnboundedSender<Done>,
 ) -> Result<Opened, TorrentError> {
+    let was_whole = proof.is_some();
     let (store, have) = Store::existing(disk, &root, Arc::clone(&metainfo), proof, done).await?;
+    if was_whole && !have.is_full() {
+        let path = root.display();
+        tracing::warn!("{path} changed since it was shared, and is not served whole: share it again with --replace");
+    }
     let wanted = have.clone();
     Ok(Opened { store, content: Content { metainfo, have, wanted }, path: Some(root) })
 }

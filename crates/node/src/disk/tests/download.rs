@@ -142,20 +142,10 @@ async fn f01_a_killed_download_goes_on_with_what_it_had() {
         let mut download = open(&disk, plan(&folder, &content)).await.unwrap();
         download.send_all(&content, [0, 3, 4]).await;
         drop(download);
-        let mut download = open_unlocked(&disk, &folder, &content).await;
+        let mut download = open_unlocked(&disk, &plan(&folder, &content)).await;
         assert_eq!(numbers(&download.have), [0, 3, 4]);
         download.send_all(&content, content.all().filter(|piece| ![0, 3, 4].contains(piece))).await;
         content.assert_at(&download.store.finish().await.unwrap());
-    }
-}
-
-/// The jobs of the dropped store may hold its lock for a moment longer.
-async fn open_unlocked(disk: &Disk, folder: &TempDir, content: &Content) -> Opened {
-    loop {
-        match open(disk, plan(folder, content)).await {
-            Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
-            other => return other.unwrap(),
-        }
     }
 }
 
@@ -174,7 +164,7 @@ async fn a_flushed_download_is_trusted_without_hashing() {
     let file = std::fs::File::options().write(true).open(&data).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"changed", 40_000).unwrap();
     file.set_modified(before).unwrap();
-    assert_eq!(numbers(&open_unlocked(&disk, &folder, &content).await.have), [1, 2]);
+    assert_eq!(numbers(&open_unlocked(&disk, &plan(&folder, &content)).await.have), [1, 2]);
 }
 
 #[tokio::test]
@@ -190,7 +180,7 @@ async fn f26_without_a_journal_everything_is_hashed() {
     std::fs::remove_file(inside.join("journal-a")).unwrap();
     let file = std::fs::File::options().write(true).open(inside.join("data")).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"changed", 40_000).unwrap();
-    assert_eq!(numbers(&open_unlocked(&disk, &folder, &content).await.have), [2, 6]);
+    assert_eq!(numbers(&open_unlocked(&disk, &plan(&folder, &content)).await.have), [2, 6]);
 }
 
 #[tokio::test]
@@ -206,7 +196,7 @@ async fn f23_a_torn_journal_falls_back_to_hashing_and_never_panics() {
     let whole = std::fs::read(&journal).unwrap();
     for cut in (0..whole.len()).step_by(7) {
         std::fs::write(&journal, &whole[..cut]).unwrap();
-        assert_eq!(numbers(&open_unlocked(&disk, &folder, &content).await.have), [0, 2], "cut at {cut}");
+        assert_eq!(numbers(&open_unlocked(&disk, &plan(&folder, &content)).await.have), [0, 2], "cut at {cut}");
     }
 }
 
@@ -314,7 +304,7 @@ async fn f40_more_files_than_may_be_open_are_written_read_and_resumed() {
     download.send_all(&content, 0..400).await;
     download.store.flush().await;
     drop(download);
-    let mut download = open_unlocked(&disk, &folder, &content).await;
+    let mut download = open_unlocked(&disk, &plan(&folder, &content)).await;
     assert_eq!(download.have.count(), 400);
     download.send_all(&content, 400..600).await;
     content.all().for_each(|piece| download.read(&content, piece).unwrap());

@@ -198,6 +198,16 @@ async fn open(disk: &Disk, plan: DownloadPlan) -> Result<Opened, StoreError> {
     Ok(Opened { store, have, done })
 }
 
+/// The same after another store of it was dropped, whose jobs may hold its lock for a moment longer.
+async fn open_unlocked(disk: &Disk, plan: &DownloadPlan) -> Opened {
+    loop {
+        match open(disk, plan.clone()).await {
+            Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
+            other => return other.unwrap(),
+        }
+    }
+}
+
 async fn open_existing(disk: &Disk, root: &Path, content: &Content, proof: Option<Proof>) -> Opened {
     let (tell, done) = unbounded_channel();
     let metainfo = Arc::clone(&content.metainfo);

@@ -45,16 +45,11 @@ async fn files_of_an_older_folder_are_taken_one_by_one() {
         std::fs::remove_file(root.join("d")).unwrap();
         std::fs::create_dir(root.join("d")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", root.join("a")).unwrap();
-        let mut download = open(&disk, replacing(&folder, &content)).await.unwrap();
+        let download = open(&disk, replacing(&folder, &content)).await.unwrap();
         assert_eq!(numbers(&download.have), [2, 3, 4, 5], "{version:?}");
         // Killed, it does not begin from nothing.
         drop(download);
-        download = loop {
-            match open(&disk, replacing(&folder, &content)).await {
-                Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
-                other => break other.unwrap(),
-            }
-        };
+        let mut download = open_unlocked(&disk, &replacing(&folder, &content)).await;
         assert_eq!(numbers(&download.have), [2, 3, 4, 5]);
         download.send_all(&content, [0, 1, 6]).await;
         content.assert_at(&download.store.finish().await.unwrap());
