@@ -262,7 +262,7 @@ fn a_file_that_changed_while_nobody_wanted_it_is_told_where_it_is_shared() {
         let links = fs::read_dir(&descriptors).unwrap().flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
         links.into_iter().any(|path| path.ends_with("data/x"))
     };
-    eventually("it to rest", Duration::from_secs(30), || (!is_open()).then_some(()));
+    eventually("it to rest", Duration::from_secs(90), || (!is_open()).then_some(()));
     lab.file("data/x", &noise(2, 300_000));
     let again = lab.get(&share, "x", "again");
     share.obt.says("data/x changed since it was shared");
