@@ -78,7 +78,6 @@ def run_all(arguments, plans) -> list:
     compared with each other) and `subject` (the client that it measures). Returns the records of the table."""
     if os.geteuid() != 0:
         sys.exit("needs root, to make namespaces")
-    arguments.work.mkdir(parents=True, exist_ok=True)
     fewer = dict(text.split("=") for text in arguments.runs_of)
     records = []
     # A table that is made in several goes does not begin each of them with the same client.
@@ -110,6 +109,7 @@ def turn(plans, number: int):
 
 
 def run(arguments, plan) -> dict:
+    arguments.work.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="run-", dir=arguments.work))
     plan = {"timeout": arguments.timeout, "warm": plan["size"] + BESIDES, "sample_ms": 20} | plan | {
         "work": str(work), "group": f"obt-bench-{os.getpid()}"}

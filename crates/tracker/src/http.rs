@@ -28,7 +28,7 @@ pub fn announce(
     query: &[u8],
     asker: Asker,
     shards: &mut impl Shards,
-    leases: impl Fn(u32) -> Option<PeerId>,
+    leases: impl Fn(u16) -> Option<PeerId>,
     out: &mut Vec<u8>,
     now: Instant,
 ) {

@@ -96,9 +96,9 @@ pub enum LeaseRefused {
 /// Invariants: `numbers` and the filled `slots` are each other's inverse; `items` and `by_address` are sums over them;
 /// every item of a lease has the lease's endpoints in its swarm, unless another lease took them or there was no room.
 pub struct Leases {
-    numbers: BTreeMap<PeerId, u32>,
+    numbers: BTreeMap<PeerId, u16>,
     slots: Vec<Option<Lease>>,
-    free: Vec<u32>,
+    free: Vec<u16>,
     by_address: BTreeMap<IpAddr, usize>,
     items: usize,
     limits: Limits,
@@ -137,8 +137,8 @@ impl Leases {
 
     /// The lease with this number, as [`SwarmPeer`](crate::SwarmPeer) has it.
     #[must_use]
-    pub fn lease(&self, number: u32) -> Option<&Lease> {
-        self.slots.get(number as usize)?.as_ref()
+    pub fn lease(&self, number: u16) -> Option<&Lease> {
+        self.slots.get(usize::from(number))?.as_ref()
     }
 
     /// All leases, in the order of peer ids.
@@ -189,7 +189,7 @@ impl Leases {
         request: &LeaseRequest,
         shards: &mut impl Shards,
         now: Instant,
-    ) -> Result<Option<u32>, LeaseRefused> {
+    ) -> Result<Option<u16>, LeaseRefused> {
         let Some(number) = self.numbers.get(&request.peer_id).copied() else {
             return Ok(None);
         };
@@ -206,9 +206,9 @@ impl Leases {
         Ok(Some(number))
     }
 
-    fn begin(&mut self, request: &LeaseRequest, asker: &Asker, now: Instant) -> Result<u32, LeaseRefused> {
+    fn begin(&mut self, request: &LeaseRequest, asker: &Asker, now: Instant) -> Result<u16, LeaseRefused> {
         let from_address = self.by_address.get(&network(asker.ip)).copied().unwrap_or(0);
-        if self.numbers.len() >= self.limits.leases || from_address >= self.limits.leases_per_address {
+        if self.numbers.len() >= usize::from(self.limits.leases) || from_address >= self.limits.leases_per_address {
             return Err(LeaseRefused::TooManyLeases);
         }
         self.check_items(0, request.set.len())?;
@@ -216,16 +216,16 @@ impl Leases {
     }
 
     /// Gives a lease a number.
-    fn admit(&mut self, lease: Lease) -> u32 {
+    fn admit(&mut self, lease: Lease) -> u16 {
         let (peer_id, source) = (lease.peer_id, lease.source);
         let number = match self.free.pop() {
             Some(number) => number,
             None => {
                 self.slots.push(None);
-                u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+                u16::try_from(self.slots.len() - 1).unwrap_or(u16::MAX)
             }
         };
-        if let Some(slot) = self.slots.get_mut(number as usize) {
+        if let Some(slot) = self.slots.get_mut(usize::from(number)) {
             *slot = Some(lease);
         }
         self.numbers.insert(peer_id, number);
@@ -241,7 +241,7 @@ impl Leases {
     /// Renews the lease and makes its changes; whether one is missing.
     fn update(
         &mut self,
-        number: u32,
+        number: u16,
         request: &LeaseRequest,
         asker: &Asker,
         shards: &mut impl Shards,
@@ -256,7 +256,7 @@ impl Leases {
         }
         let kept = if request.full { 0 } else { lease.items.len() };
         self.check_items(kept, request.set.len())?;
-        let Some(lease) = self.slots.get_mut(number as usize).and_then(Option::as_mut) else {
+        let Some(lease) = self.slots.get_mut(usize::from(number)).and_then(Option::as_mut) else {
             return Ok(true);
         };
         let mut dirty = Dirty::default();
@@ -279,7 +279,7 @@ impl Leases {
     /// Peers for the swarms that the request asks for.
     fn tell(
         &self,
-        number: u32,
+        number: u16,
         request: &LeaseRequest,
         asker: &Asker,
         shards: &mut impl Shards,
@@ -307,17 +307,17 @@ impl Leases {
     pub fn expire(&mut self, shards: &mut impl Shards, now: Instant) {
         let over = |(number, slot): (usize, &Option<Lease>)| {
             let over = slot.as_ref().is_some_and(|lease| lease.is_over(now));
-            over.then_some(u32::try_from(number).ok()).flatten()
+            over.then_some(u16::try_from(number).ok()).flatten()
         };
-        let over: Vec<u32> = self.slots.iter().enumerate().filter_map(over).collect();
+        let over: Vec<u16> = self.slots.iter().enumerate().filter_map(over).collect();
         for number in over {
             self.end(number, shards, now);
         }
         self.ended.retain(|_, at| now.saturating_duration_since(*at) < LEASE_LIFE);
     }
 
-    fn end(&mut self, number: u32, shards: &mut impl Shards, now: Instant) {
-        let Some(mut lease) = self.slots.get_mut(number as usize).and_then(Option::take) else {
+    fn end(&mut self, number: u16, shards: &mut impl Shards, now: Instant) {
+        let Some(mut lease) = self.slots.get_mut(usize::from(number)).and_then(Option::take) else {
             return;
         };
         self.items -= lease.items.len();

@@ -13,8 +13,8 @@ pub struct Limits {
     pub torrents_per_hour: u16,
     /// Memory for swarms, bytes, over all shards. When it is spent, small and old swarms that nobody named go first.
     pub memory: usize,
-    /// Leases of our own peers.
-    pub leases: usize,
+    /// Leases of our own peers; a peer of a swarm has room for a number of so many.
+    pub leases: u16,
     /// Leases from one address (a /64 for IPv6).
     pub leases_per_address: usize,
     /// Items in one lease.

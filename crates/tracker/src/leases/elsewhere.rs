@@ -224,7 +224,7 @@ impl Leases {
                 None => return self.verdict_of_unknown(word, now),
             },
         };
-        let Some(lease) = self.slots.get_mut(number as usize).and_then(Option::as_mut) else {
+        let Some(lease) = self.slots.get_mut(usize::from(number)).and_then(Option::as_mut) else {
             return Verdict::Done;
         };
         if !speaker.is(lease.slot) && word.at <= lease.renewed {
@@ -274,7 +274,9 @@ impl Leases {
     fn verdict_of_unknown(&self, word: &LeaseWord, now: Instant) -> Verdict {
         let lives = now.saturating_duration_since(word.at) < LEASE_LIFE && !self.has_ended(word);
         match word.part {
-            Part::Renewed { whole: false, .. } if lives && self.numbers.len() < self.limits.leases => Verdict::Unknown,
+            Part::Renewed { whole: false, .. } if lives && self.numbers.len() < usize::from(self.limits.leases) => {
+                Verdict::Unknown
+            }
             _ => Verdict::Done,
         }
     }
@@ -285,19 +287,20 @@ impl Leases {
 
     /// Takes that a peer ended its lease.
     pub(super) fn note_ended(&mut self, peer_id: PeerId, at: Instant) {
-        if self.journal.on && (self.ended.len() < self.limits.leases || self.ended.contains_key(&peer_id)) {
+        if self.journal.on && (self.ended.len() < usize::from(self.limits.leases) || self.ended.contains_key(&peer_id))
+        {
             let known = self.ended.entry(peer_id).or_insert(at);
             *known = at.max(*known);
         }
     }
 
-    fn begin_elsewhere(&mut self, word: &LeaseWord, speaker: &Speaker<'_>, now: Instant) -> Option<u32> {
+    fn begin_elsewhere(&mut self, word: &LeaseWord, speaker: &Speaker<'_>, now: Instant) -> Option<u16> {
         let Part::Begin { secret, .. } = word.part else {
             return None;
         };
         if self.has_ended(word)
             || now.saturating_duration_since(word.at) >= LEASE_LIFE
-            || self.numbers.len() >= self.limits.leases
+            || self.numbers.len() >= usize::from(self.limits.leases)
         {
             return None;
         }
@@ -311,9 +314,9 @@ impl Leases {
     pub(crate) fn forget_slot(&mut self, slot: Slot, shards: &mut impl Shards, now: Instant) {
         let of_slot = |(number, lease): (usize, &Option<Lease>)| {
             let is = lease.as_ref().is_some_and(|lease| lease.slot == slot);
-            is.then_some(u32::try_from(number).ok()).flatten()
+            is.then_some(u16::try_from(number).ok()).flatten()
         };
-        let numbers: Vec<u32> = self.slots.iter().enumerate().filter_map(of_slot).collect();
+        let numbers: Vec<u16> = self.slots.iter().enumerate().filter_map(of_slot).collect();
         for number in numbers {
             self.end(number, shards, now);
         }
@@ -328,7 +331,7 @@ impl Leases {
 }
 
 impl Lease {
-    fn take_items(&mut self, number: u32, items: &LeaseItems, room: usize, shards: &mut impl Shards, now: Instant) {
+    fn take_items(&mut self, number: u16, items: &LeaseItems, room: usize, shards: &mut impl Shards, now: Instant) {
         for (hash, left) in items {
             let Some(left) = left else {
                 if self.items.remove(hash).is_some() {

@@ -121,14 +121,14 @@ impl Lease {
         self.secret.iter().zip(secret).fold(0, |sum, (own, given)| sum | (own ^ given)) == 0
     }
 
-    pub(super) fn tenant(&self, number: u32) -> Tenant<'_> {
+    pub(super) fn tenant(&self, number: u16) -> Tenant<'_> {
         Tenant { lease: number, endpoints: &self.endpoints }
     }
 
     /// Notes where the peer is; if that changed, it moves in every swarm. Whether it did.
     pub(super) fn settle_at(
         &mut self,
-        number: u32,
+        number: u16,
         origin: &Origin<'_>,
         shards: &mut impl Shards,
         now: Instant,
@@ -144,7 +144,7 @@ impl Lease {
     /// Moves the peer to these addresses, in every swarm; whether it was elsewhere.
     pub(super) fn move_to(
         &mut self,
-        number: u32,
+        number: u16,
         endpoints: Vec<Endpoint>,
         shards: &mut impl Shards,
         now: Instant,
@@ -191,7 +191,7 @@ impl Lease {
     /// Makes the changes of a request, and writes down those that others have to be told.
     pub(super) fn change(
         &mut self,
-        number: u32,
+        number: u16,
         request: &LeaseRequest,
         dirty: &mut Dirty,
         shards: &mut impl Shards,
@@ -210,7 +210,7 @@ impl Lease {
         self.revision = request.revision;
     }
 
-    fn set(&mut self, number: u32, item: &LeaseItem, dirty: &mut Dirty, shards: &mut impl Shards, now: Instant) {
+    fn set(&mut self, number: u16, item: &LeaseItem, dirty: &mut Dirty, shards: &mut impl Shards, now: Instant) {
         let known = self.items.insert(item.hash, item.left);
         let seed = item.left == 0;
         let completed = item.completed && seed && known != Some(0);
@@ -222,7 +222,7 @@ impl Lease {
 
     pub(super) fn remove(
         &mut self,
-        number: u32,
+        number: u16,
         hashes: &[InfoHash],
         dirty: &mut Dirty,
         shards: &mut impl Shards,
@@ -237,7 +237,7 @@ impl Lease {
     }
 
     /// Leaves every swarm.
-    pub(super) fn leave(&mut self, number: u32, shards: &mut impl Shards, now: Instant) {
+    pub(super) fn leave(&mut self, number: u16, shards: &mut impl Shards, now: Instant) {
         for hash in std::mem::take(&mut self.items).into_keys() {
             swarms::move_out(shards, &hash, &self.tenant(number), now);
         }

@@ -167,7 +167,7 @@ pub(crate) struct Taker<const N: usize> {
     /// The asker's own place in the family.
     pub(crate) own: Option<usize>,
     /// The asker's own lease.
-    pub(crate) lease: Option<u32>,
+    pub(crate) lease: Option<u16>,
     /// It reached us in this family.
     pub(crate) own_family: bool,
     /// It has everything: other seeds are of no use to it.

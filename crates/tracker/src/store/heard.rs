@@ -11,9 +11,9 @@ use obt_wire::InfoHash;
 use super::handout::Advertised;
 use super::journal::{Note, Said};
 use super::members::{self, Has, Members};
-use super::peer::{Marks, Peer, Slot, Source};
+use super::peer::{Marks, Peer, Slot, Source, low};
 use super::shard::Shard;
-use super::torrent::HELD;
+use super::torrent::Torrent;
 
 /// Seconds by which the ages of the same news may differ at two members: each rounds to whole ones.
 const ROUNDING: i64 = 1;
@@ -92,7 +92,9 @@ impl Shard {
     {
         let seconds = self.frame.seconds(now);
         let alive = matches!(note.said, Said::Alive | Said::Completed);
-        let due = u32::try_from(i64::from(note.at) + i64::from(note.life.seconds())).unwrap_or(0).min(HELD - 1);
+        // Nobody heard of anybody later than now.
+        let heard = i64::from(note.at).min(seconds.into());
+        let due = u32::try_from(heard + i64::from(note.life.seconds())).unwrap_or(0);
         if alive && due <= seconds {
             return;
         }
@@ -106,6 +108,7 @@ impl Shard {
         let before = self.before(at);
         let expired = self.torrents[at].expire(seconds, key);
         let torrent = &mut self.torrents[at];
+        let earliest = torrent.next_due;
         let local = inside.and_then(|inside| {
             let own = members::find(&mut torrent.members, &inside, key)?;
             let known = *Has::<N>::view(&torrent.members).peers.get(own)?;
@@ -124,7 +127,7 @@ impl Shard {
                 if speaker.rank(Slot::HERE) > speaker.rank(speaker.slot) {
                     let peer = Peer { source: known.source.at_slot(Slot::HERE), ..known };
                     members::change(&mut torrent.members, own, peer, key);
-                    self.journal.alive(&hash, &peer, false);
+                    self.journal.alive(&hash, &peer, false, known.heard(earliest));
                 }
             }
             (Said::Ceded(_), Some((own, known))) => {
@@ -133,7 +136,7 @@ impl Shard {
             }
             (Said::Stopped, Some((own, known))) => {
                 let slot = known.source.slot();
-                if speaker.is(slot) || i64::from(note.at) > known.heard() {
+                if speaker.is(slot) || i64::from(note.at) > known.heard(earliest) {
                     members::remove(&mut torrent.members, own, key);
                     torrent.members.shrink();
                     if known.is_seed() {
@@ -153,14 +156,16 @@ impl Shard {
                 let source = Source::new(speaker.slot, note.life);
                 let placed = match found {
                     None => {
-                        let peer = Peer { marks, source, due, ..endpoint };
+                        let peer = Peer { marks, source, due: low(due), ..endpoint };
                         members::push(&mut torrent.members, peer, self.frame.ports_per_address, key).is_some()
                     }
-                    Some((own, known)) if speaker.wins(i64::from(note.at), known.source.slot(), known.heard()) => {
+                    Some((own, known))
+                        if speaker.wins(i64::from(note.at), known.source.slot(), known.heard(earliest)) =>
+                    {
                         let marks = marks.with(Marks::LOCAL, known.marks.has(Marks::LOCAL));
-                        members::change(&mut torrent.members, own, Peer { marks, source, due, ..known }, key);
+                        members::change(&mut torrent.members, own, Peer { marks, source, due: low(due), ..known }, key);
                         if known.source.slot() == Slot::HERE {
-                            self.journal.ceded(&hash, &known, speaker.slot);
+                            self.journal.ceded(&hash, &known, speaker.slot, known.heard(earliest));
                         }
                         true
                     }
@@ -204,21 +209,18 @@ impl Shard {
         notes: &mut Vec<(Note, Slot)>,
         completed: &mut Vec<Completed>,
     ) {
-        fn own<const N: usize>(
-            hash: &InfoHash,
-            members: &Members,
-            told: impl Fn(Slot) -> bool,
-            notes: &mut Vec<(Note, Slot)>,
-        ) where
+        fn own<const N: usize>(torrent: &Torrent, told: impl Fn(Slot) -> bool, notes: &mut Vec<(Note, Slot)>)
+        where
             Members: Has<N>,
         {
-            let peers = Has::<N>::view(members).peers.iter();
+            let peers = Has::<N>::view(&torrent.members).peers.iter();
             let plain = peers.filter(|peer| !peer.is_leased() && told(peer.source.slot()));
-            notes.extend(plain.map(|peer| (Note::of(hash, peer, Said::Alive), peer.source.slot())));
+            let note = |peer: &Peer<N>| Note::of(&torrent.hash, peer, Said::Alive, peer.heard(torrent.next_due));
+            notes.extend(plain.map(|peer| (note(peer), peer.source.slot())));
         }
         for torrent in &self.torrents {
-            own::<4>(&torrent.hash, &torrent.members, &told, notes);
-            own::<16>(&torrent.hash, &torrent.members, &told, notes);
+            own::<4>(torrent, &told, notes);
+            own::<16>(torrent, &told, notes);
             if torrent.completed > 0 {
                 completed.push((torrent.hash, torrent.completed));
             }

@@ -50,8 +50,9 @@ const _: () = assert!(size_of::<Note>() == 48);
 pub(crate) type NoteKey = (InfoHash, bool, [u8; 16], [u8; 2]);
 
 impl Note {
-    pub(crate) fn of<const N: usize>(hash: &InfoHash, peer: &Peer<N>, said: Said) -> Self {
-        let at = i32::try_from(peer.heard()).unwrap_or(i32::MIN);
+    /// A note about a peer that was heard of at this second of the store.
+    pub(crate) fn of<const N: usize>(hash: &InfoHash, peer: &Peer<N>, said: Said, heard: i64) -> Self {
+        let at = i32::try_from(heard).unwrap_or(i32::MIN);
         Self { at, ..Self::at(hash, &peer.ip, peer.port, peer.marks, peer.source.life(), said) }
     }
 
@@ -118,10 +119,11 @@ impl Journal {
         }
     }
 
+    /// Notes that a peer announced at this second.
     #[inline]
-    pub(crate) fn alive<const N: usize>(&mut self, hash: &InfoHash, peer: &Peer<N>, completed: bool) {
+    pub(crate) fn alive<const N: usize>(&mut self, hash: &InfoHash, peer: &Peer<N>, completed: bool, at: i64) {
         if self.on {
-            self.push(Note::of(hash, peer, if completed { Said::Completed } else { Said::Alive }));
+            self.push(Note::of(hash, peer, if completed { Said::Completed } else { Said::Alive }, at));
         }
     }
 
@@ -129,8 +131,7 @@ impl Journal {
     #[inline]
     pub(crate) fn stopped<const N: usize>(&mut self, hash: &InfoHash, peer: &Peer<N>, at: u32) {
         if self.on {
-            let at = i32::try_from(at).unwrap_or(i32::MAX);
-            self.push(Note { at, ..Note::of(hash, peer, Said::Stopped) });
+            self.push(Note::of(hash, peer, Said::Stopped, i64::from(at)));
         }
     }
 
@@ -144,10 +145,10 @@ impl Journal {
         }
     }
 
-    /// Notes that a peer announces elsewhere.
-    pub(crate) fn ceded<const N: usize>(&mut self, hash: &InfoHash, peer: &Peer<N>, to: Slot) {
+    /// Notes that a peer, heard of at this second, announces elsewhere.
+    pub(crate) fn ceded<const N: usize>(&mut self, hash: &InfoHash, peer: &Peer<N>, to: Slot, heard: i64) {
         if self.on {
-            self.push(Note::of(hash, peer, Said::Ceded(to)));
+            self.push(Note::of(hash, peer, Said::Ceded(to), heard));
         }
     }
 

@@ -71,6 +71,20 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_spread_over_a_large_table_whatever_the_key() {
+        for seed in 0..100 {
+            let key = key(seed);
+            let mut addresses = vec![0u32; 1 << 14];
+            for number in 0..1_u32 << 17 {
+                let hash = key.address(&(0x0a00_0000 + number).to_be_bytes(), [0; 2]);
+                addresses[(hash >> 32 & 0x3fff) as usize] += 1;
+            }
+            let most = addresses.into_iter().max().unwrap_or(0);
+            assert!(most < 40, "{most} of 131,072 addresses in one of 16,384 buckets, key {seed}");
+        }
+    }
+
+    #[test]
     fn another_key_gives_other_collisions() {
         let (a, b) = (key(1), key(2));
         assert_ne!(a.info_hash(&InfoHash([3; 20])), b.info_hash(&InfoHash([3; 20])));

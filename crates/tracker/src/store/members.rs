@@ -1,14 +1,17 @@
-//! The peers of one swarm in both address families. One or two of them, as most swarms of a public tracker have,
-//! need no heap.
+//! The peers of one swarm in both address families. Up to three of them, as most swarms of a public tracker have, need no
+//! heap.
 
 use super::family::{Counts, Family, Room, View};
 use super::key::HashKey;
 use super::peer::{Marks, Peer, Slot, Source};
 
+/// IPv4 peers that take no more room than one of IPv6.
+const FEW: usize = 3;
+
 /// Peers of one swarm.
 pub(crate) enum Members {
-    /// Up to two of IPv4, seeds in front.
-    Two { len: u8, peers: [Peer<4>; 2] },
+    /// A few of IPv4, seeds in front.
+    Few { len: u8, peers: [Peer<4>; FEW] },
     /// One of IPv6.
     One(Peer<16>),
     /// IPv4 only.
@@ -25,7 +28,7 @@ const NOBODY: Peer<4> = Peer { ip: [0; 4], port: [0; 2], marks: Marks::NONE, sou
 
 impl Default for Members {
     fn default() -> Self {
-        Self::Two { len: 0, peers: [NOBODY; 2] }
+        Self::Few { len: 0, peers: [NOBODY; FEW] }
     }
 }
 
@@ -59,7 +62,7 @@ fn tally<const N: usize>(peers: &[Peer<N>]) -> Counts {
 impl Has<4> for Members {
     fn view(&self) -> View<'_, 4> {
         match self {
-            Self::Two { len, peers } => sides(&peers[..usize::from(*len).min(2)]),
+            Self::Few { len, peers } => sides(&peers[..usize::from(*len).min(FEW)]),
             Self::One(_) | Self::V6(_) => sides(&[]),
             Self::V4(family) => family.view(),
             Self::Both(both) => both.0.view(),
@@ -70,46 +73,50 @@ impl Has<4> for Members {
         match self {
             Self::V4(family) => Some(family),
             Self::Both(both) => Some(&mut both.0),
-            Self::Two { .. } | Self::One(_) | Self::V6(_) => None,
+            Self::Few { .. } | Self::One(_) | Self::V6(_) => None,
         }
     }
 
     fn push_inline(&mut self, peer: Peer<4>) -> Option<usize> {
-        let Self::Two { len, peers } = self else {
+        let Self::Few { len, peers } = self else {
             return None;
         };
         let at = usize::from(*len);
-        *peers.get_mut(at)? = peer;
+        *peers.get_mut(at)? = Peer { marks: peer.marks.with(Marks::SEED, false), ..peer };
         *len += 1;
         Some(self.change_inline(at, peer))
     }
 
     fn change_inline(&mut self, at: usize, peer: Peer<4>) -> usize {
-        let Self::Two { len, peers } = self else {
+        let Self::Few { len, peers } = self else {
             return at;
         };
-        let at = at.min(1);
-        peers[at] = peer;
-        if *len == 2 && peers[1].is_seed() && !peers[0].is_seed() {
-            peers.swap(0, 1);
-            return 1 - at;
-        }
-        at
+        let peers = &mut peers[..usize::from(*len).min(FEW)];
+        let Some(place) = peers.get_mut(at) else {
+            return at;
+        };
+        let was_seed = std::mem::replace(place, peer).is_seed();
+        // It changes places with whoever stands at the border.
+        let others = peers.iter().enumerate().filter(|(other, known)| *other != at && known.is_seed()).count();
+        let border = if peer.is_seed() == was_seed { at } else { others };
+        peers.swap(at, border);
+        border
     }
 
     fn remove_inline(&mut self, at: usize) -> Option<Peer<4>> {
-        let Self::Two { len, peers } = self else {
+        let Self::Few { len, peers } = self else {
             return None;
         };
-        let removed = *peers[..usize::from(*len)].get(at)?;
-        peers[at] = peers[1];
+        let rest = peers[..usize::from(*len).min(FEW)].get_mut(at..).filter(|rest| !rest.is_empty())?;
+        let removed = rest[0];
+        rest.rotate_left(1);
         *len -= 1;
         Some(removed)
     }
 
     fn to_heap(&mut self, key: HashKey) -> &mut Family<4> {
         *self = match std::mem::take(self) {
-            Self::Two { len, peers } => Self::V4(Box::new(family_of(&peers[..usize::from(len).min(2)], key))),
+            Self::Few { len, peers } => Self::V4(Box::new(family_of(&peers[..usize::from(len).min(FEW)], key))),
             Self::One(peer) => Self::Both(Box::new((Family::default(), family_of(&[peer], key)))),
             Self::V6(family) => Self::Both(Box::new((Family::default(), *family))),
             heap @ (Self::V4(_) | Self::Both(_)) => heap,
@@ -117,7 +124,7 @@ impl Has<4> for Members {
         match self {
             Self::V4(family) => family,
             Self::Both(both) => &mut both.0,
-            Self::Two { .. } | Self::One(_) | Self::V6(_) => unreachable!("the match above leaves none of these"),
+            Self::Few { .. } | Self::One(_) | Self::V6(_) => unreachable!("the match above leaves none of these"),
         }
     }
 }
@@ -126,7 +133,7 @@ impl Has<16> for Members {
     fn view(&self) -> View<'_, 16> {
         match self {
             Self::One(peer) => sides(std::slice::from_ref(peer)),
-            Self::Two { .. } | Self::V4(_) => sides(&[]),
+            Self::Few { .. } | Self::V4(_) => sides(&[]),
             Self::V6(family) => family.view(),
             Self::Both(both) => both.1.view(),
         }
@@ -136,12 +143,12 @@ impl Has<16> for Members {
         match self {
             Self::V6(family) => Some(family),
             Self::Both(both) => Some(&mut both.1),
-            Self::Two { .. } | Self::One(_) | Self::V4(_) => None,
+            Self::Few { .. } | Self::One(_) | Self::V4(_) => None,
         }
     }
 
     fn push_inline(&mut self, peer: Peer<16>) -> Option<usize> {
-        let Self::Two { len: 0, .. } = self else {
+        let Self::Few { len: 0, .. } = self else {
             return None;
         };
         *self = Self::One(peer);
@@ -165,9 +172,9 @@ impl Has<16> for Members {
 
     fn to_heap(&mut self, key: HashKey) -> &mut Family<16> {
         *self = match std::mem::take(self) {
-            Self::Two { len: 0, .. } => Self::V6(Box::default()),
-            Self::Two { len, peers } => {
-                Self::Both(Box::new((family_of(&peers[..usize::from(len).min(2)], key), Family::default())))
+            Self::Few { len: 0, .. } => Self::V6(Box::default()),
+            Self::Few { len, peers } => {
+                Self::Both(Box::new((family_of(&peers[..usize::from(len).min(FEW)], key), Family::default())))
             }
             Self::One(peer) => Self::V6(Box::new(family_of(&[peer], key))),
             Self::V4(family) => Self::Both(Box::new((*family, Family::default()))),
@@ -176,7 +183,7 @@ impl Has<16> for Members {
         match self {
             Self::V6(family) => family,
             Self::Both(both) => &mut both.1,
-            Self::Two { .. } | Self::One(_) | Self::V4(_) => unreachable!("the match above leaves none of these"),
+            Self::Few { .. } | Self::One(_) | Self::V4(_) => unreachable!("the match above leaves none of these"),
         }
     }
 }
@@ -268,7 +275,7 @@ impl Members {
             }
         }
         match self {
-            Self::Two { len, peers } => all(&mut peers[..usize::from(*len).min(2)], from, to),
+            Self::Few { len, peers } => all(&mut peers[..usize::from(*len).min(FEW)], from, to),
             Self::One(peer) => all(std::slice::from_mut(peer), from, to),
             Self::V4(family) => all(family.peers_mut(), from, to),
             Self::V6(family) => all(family.peers_mut(), from, to),
@@ -282,7 +289,7 @@ impl Members {
     /// Peers that count.
     pub(crate) fn counts(&self) -> Counts {
         match self {
-            Self::Two { len, peers } => tally(&peers[..usize::from(*len).min(2)]),
+            Self::Few { len, peers } => tally(&peers[..usize::from(*len).min(FEW)]),
             Self::One(peer) => tally(std::slice::from_ref(peer)),
             Self::V4(family) => family.counts(),
             Self::V6(family) => family.counts(),
@@ -293,7 +300,7 @@ impl Members {
     /// How many addresses there are, those that do not count included.
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Two { len, .. } => usize::from(*len),
+            Self::Few { len, .. } => usize::from(*len),
             Self::One(_) => 1,
             Self::V4(family) => family.len(),
             Self::V6(family) => family.len(),
@@ -304,7 +311,7 @@ impl Members {
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {
-            Self::Two { .. } | Self::One(_) => 0,
+            Self::Few { .. } | Self::One(_) => 0,
             Self::V4(family) => size_of::<Family<4>>() + family.heap_bytes(),
             Self::V6(family) => size_of::<Family<16>>() + family.heap_bytes(),
             Self::Both(both) => size_of::<(Family<4>, Family<16>)>() + both.0.heap_bytes() + both.1.heap_bytes(),
@@ -315,12 +322,12 @@ impl Members {
     pub(crate) fn shrink(&mut self) {
         let [v4, v6] = [Has::<4>::view(self).peers.len(), Has::<16>::view(self).peers.len()];
         *self = match (std::mem::take(self), v4, v6) {
-            (heap @ (Self::V4(_) | Self::Both(_)), 0..=2, 0) => {
-                let mut two = Self::default();
+            (heap @ (Self::V4(_) | Self::Both(_)), 0..=FEW, 0) => {
+                let mut few = Self::default();
                 for peer in Has::<4>::view(&heap).peers {
-                    two.push_inline(*peer);
+                    few.push_inline(*peer);
                 }
-                two
+                few
             }
             (Self::V6(family), 0, 0..=1) => one_of(&family),
             (Self::Both(both), 0, 0..=1) => one_of(&both.1),
@@ -417,7 +424,7 @@ mod tests {
                 prop_assert!(view.peers.iter().enumerate().all(|(at, peer)| peer.is_seed() == (at < view.seeds)));
             }
             members.shrink();
-            prop_assert_eq!(members.heap_bytes() == 0, (v4.len() <= 2 && v6.is_empty()) || (v4.is_empty() && v6.len() == 1));
+            prop_assert_eq!(members.heap_bytes() == 0, (v4.len() <= FEW && v6.is_empty()) || (v4.is_empty() && v6.len() == 1));
         }
     }
 }

@@ -11,13 +11,20 @@ pub(crate) struct Peer<const N: usize> {
     pub(crate) port: [u8; 2],
     pub(crate) marks: Marks,
     pub(crate) source: Source,
-    /// When it is forgotten, in seconds of the store; for a leased peer the number of its lease.
-    pub(crate) due: u32,
+    /// Of a plain peer the low half of the second of the store at which it is forgotten; of a leased one the number of
+    /// its lease.
+    pub(crate) due: u16,
 }
 
-// Half of what is remembered of a stranger is its address.
-const _: () = assert!(size_of::<Peer<4>>() == 12);
-const _: () = assert!(size_of::<Peer<16>>() == 24);
+// More than half of what is remembered of a stranger is its address.
+const _: () = assert!(size_of::<Peer<4>>() == 10);
+const _: () = assert!(size_of::<Peer<16>>() == 22);
+
+/// The part of a second of the store that a peer keeps.
+#[expect(clippy::cast_possible_truncation, reason = "the low half, from which `Peer::due_after` finds the whole")]
+pub(crate) fn low(second: u32) -> u16 {
+    second as u16
+}
 
 /// The tracker that a peer announced to: this one, or a stream of news from another member of its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -98,9 +105,20 @@ impl<const N: usize> Peer<N> {
         Self { ip, port, marks: Marks::default(), source: Source::NONE, due: 0 }
     }
 
+    /// When a plain peer is forgotten, in seconds of the store. `earliest` is no later than that, and by no more than
+    /// 18 hours earlier: a swarm knows when its first peer is due, and nobody is remembered longer than an hour after that.
+    pub(crate) fn due_after(&self, earliest: u32) -> u32 {
+        earliest.saturating_add(u32::from(self.due.wrapping_sub(low(earliest))))
+    }
+
     /// When a plain peer announced, in seconds of the store; before it began, if another member heard that.
-    pub(crate) fn heard(&self) -> i64 {
-        i64::from(self.due) - i64::from(self.source.life().seconds())
+    pub(crate) fn heard(&self, earliest: u32) -> i64 {
+        i64::from(self.due_after(earliest)) - i64::from(self.source.life().seconds())
+    }
+
+    /// Whether it is forgotten before another plain peer of its swarm.
+    pub(crate) fn is_due_before(&self, other: &Self) -> bool {
+        self.due.wrapping_sub(other.due).cast_signed() < 0
     }
 
     pub(crate) fn is_seed(&self) -> bool {
@@ -111,7 +129,7 @@ impl<const N: usize> Peer<N> {
         self.marks.has(Marks::LEASED)
     }
 
-    pub(crate) fn is_leased_by(&self, lease: u32) -> bool {
+    pub(crate) fn is_leased_by(&self, lease: u16) -> bool {
         self.is_leased() && self.due == lease
     }
 
@@ -122,10 +140,6 @@ impl<const N: usize> Peer<N> {
 
     pub(crate) fn is_counted(&self) -> bool {
         !self.marks.has(Marks::EXTRA)
-    }
-
-    pub(crate) fn is_expired(&self, now: u32) -> bool {
-        !self.is_leased() && self.due <= now
     }
 
     pub(crate) fn is_same_endpoint(&self, other: &Self) -> bool {

@@ -18,10 +18,10 @@ use super::held::HeldSwarms;
 use super::journal::Journal;
 use super::key::HashKey;
 use super::members::{self, Has, Members};
-use super::peer::{Marks, Peer, Slot, Source};
+use super::peer::{Marks, Peer, Slot, Source, low};
 use super::places::Places;
 use super::quota::Quota;
-use super::torrent::{HELD, SwarmPeer, Torrent};
+use super::torrent::{SwarmPeer, Torrent};
 use crate::limits::EMPTY_SWARM_LIFE;
 use crate::policy::{self, LifeClass};
 
@@ -77,7 +77,7 @@ pub enum Identity {
     /// A stock client, or what says that it is one.
     Client(PeerId),
     /// A peer of ours, by the number of its lease.
-    Lease(u32),
+    Lease(u16),
 }
 
 /// Where the peers of an answer are written.
@@ -217,17 +217,19 @@ impl Shard {
         }
         let at = self.torrents.len();
         self.torrents.push(Torrent::new(hash, touched));
-        self.places.insert(self.frame.key.info_hash(&hash), narrow(at));
+        let (key, torrents) = (self.frame.key, &self.torrents);
+        self.places.insert(key.info_hash(&hash), narrow(at), |at| key.info_hash(&torrents[at as usize].hash));
         at
     }
 
     pub(super) fn drop_torrent(&mut self, at: usize) -> Torrent {
-        let last = self.torrents.len() - 1;
-        let torrent = self.torrents.swap_remove(at);
-        self.places.remove(self.frame.key.info_hash(&torrent.hash), narrow(at));
-        if let Some(moved) = self.torrents.get(at) {
-            self.places.moved(self.frame.key.info_hash(&moved.hash), narrow(last), narrow(at));
+        let (key, torrents, last) = (self.frame.key, &self.torrents, self.torrents.len() - 1);
+        let hash_of = |at: u32| key.info_hash(&torrents[at as usize].hash);
+        self.places.remove(hash_of(narrow(at)), narrow(at), hash_of);
+        if at != last {
+            self.places.moved(hash_of(narrow(last)), narrow(last), narrow(at));
         }
+        let torrent = self.torrents.swap_remove(at);
         self.heap -= torrent.members.heap_bytes();
         self.addresses -= torrent.members.len();
         if !self.clients.is_empty() {
@@ -379,21 +381,21 @@ impl Shard {
         torrent.completed = torrent.completed.saturating_add(u32::from(completed));
         let counts = torrent.members.counts();
         let life = LifeClass::of(counts.seeds.saturating_add(counts.leechers));
-        let due = seconds.saturating_add(life.seconds()).min(HELD - 1);
+        let due = seconds.saturating_add(life.seconds());
         let counted = twin.is_some_and(|twin| !twin.marks.has(Marks::EXTRA));
         let marks = Marks::NONE
             .with(Marks::SEED, seed)
             .with(Marks::LOCAL, announce.asker.is_local())
             .with(Marks::EXTRA, counted);
         torrent.next_due = torrent.next_due.min(due);
-        let peer = Peer { marks, source: Source::new(Slot::HERE, life), due, ..endpoint };
+        let peer = Peer { marks, source: Source::new(Slot::HERE, life), due: low(due), ..endpoint };
         let placed = match own {
             Some(own) => Some(members::change(&mut torrent.members, own, peer, key)),
             None if room => members::push(&mut torrent.members, peer, self.frame.ports_per_address, key),
             None => None,
         };
         if placed.is_some() {
-            self.journal.alive(&torrent.hash, &peer, completed);
+            self.journal.alive(&torrent.hash, &peer, completed, i64::from(seconds));
         }
         placed
     }
@@ -555,7 +557,7 @@ impl Shard {
 #[derive(Clone, Copy)]
 pub(crate) struct LeaseWant<'a> {
     pub(crate) asker: &'a Asker,
-    pub(crate) lease: u32,
+    pub(crate) lease: u16,
     /// It has everything of this swarm.
     pub(crate) seed: bool,
     pub(crate) want: usize,

@@ -10,7 +10,7 @@ use super::clients::SwarmClients;
 use super::held::Change;
 use super::members::{self, Has, Members};
 use super::peer::{Marks, Peer, Source};
-use super::shard::{Shard, SwarmStats};
+use super::shard::{Frame, Shard, SwarmStats};
 use super::torrent::{HELD, Torrent};
 
 /// One address of a leased peer.
@@ -28,7 +28,7 @@ pub struct Endpoint {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tenant<'a> {
     /// The number of its lease.
-    pub(crate) lease: u32,
+    pub(crate) lease: u16,
     /// All its addresses; the first one is counted.
     pub(crate) endpoints: &'a [Endpoint],
 }
@@ -47,6 +47,8 @@ pub(crate) struct Moving {
     members: Members,
     clients: SwarmClients,
     completed: u32,
+    /// As [`Torrent::next_due`].
+    next_due: u32,
     pinned: bool,
 }
 
@@ -156,8 +158,8 @@ impl Shard {
         let pinned = self.held.take(&second);
         let at = self.find(&second)?;
         let clients = self.clients.take(&second);
-        let Torrent { members, completed, .. } = self.drop_torrent(at);
-        Some(Moving { members, clients, completed, pinned })
+        let Torrent { members, completed, next_due, .. } = self.drop_torrent(at);
+        Some(Moving { members, clients, completed, next_due, pinned })
     }
 
     /// Ends that `second` is another name of something.
@@ -169,18 +171,12 @@ impl Shard {
     pub(crate) fn absorb(&mut self, hash: InfoHash, moving: &Moving, now: Instant) {
         let at = self.hold(hash, now);
         let before = self.before(at);
+        let seconds = self.frame.seconds(now);
+        self.torrents[at].expire(seconds, self.frame.key);
         let torrent = &mut self.torrents[at];
         torrent.completed = torrent.completed.saturating_add(moving.completed);
-        let (ports, key) = (self.frame.ports_per_address, self.frame.key);
-        let mut leased = 0;
-        for peer in Has::<4>::view(&moving.members).peers {
-            torrent.next_due = torrent.next_due.min(due(peer));
-            leased += put(&mut torrent.members, *peer, ports, key);
-        }
-        for peer in Has::<16>::view(&moving.members).peers {
-            torrent.next_due = torrent.next_due.min(due(peer));
-            leased += put(&mut torrent.members, *peer, ports, key);
-        }
+        let leased = take_over::<4>(torrent, moving, seconds, &self.frame)
+            + take_over::<16>(torrent, moving, seconds, &self.frame);
         // Somebody came, nobody left: which member heard of it does not matter.
         let seed = torrent.peers().find(|peer| peer.seed).map(|peer| peer.addr);
         self.clients.absorb(&hash, &moving.clients);
@@ -214,8 +210,20 @@ impl Shard {
     }
 }
 
-fn due<const N: usize>(peer: &Peer<N>) -> u32 {
-    if peer.is_leased() { u32::MAX } else { peer.due }
+/// Enters the peers of a swarm into another one but those whose time is over; how many addresses more belong to leases.
+fn take_over<const N: usize>(torrent: &mut Torrent, moving: &Moving, now: u32, frame: &Frame) -> u32
+where
+    Members: Has<N>,
+{
+    let mut leased = 0;
+    for peer in Has::<N>::view(&moving.members).peers {
+        let due = if peer.is_leased() { u32::MAX } else { peer.due_after(moving.next_due) };
+        if due > now {
+            torrent.next_due = torrent.next_due.min(due);
+            leased += put(&mut torrent.members, *peer, frame.ports_per_address, frame.key);
+        }
+    }
+    leased
 }
 
 /// Enters `peer` in place of whatever stands at its endpoint, but never a plain peer in place of a leased one; how many
@@ -240,7 +248,7 @@ where
 fn take<const N: usize>(
     members: &mut Members,
     endpoint: Peer<N>,
-    lease: u32,
+    lease: u16,
     key: super::key::HashKey,
 ) -> Option<Peer<N>>
 where

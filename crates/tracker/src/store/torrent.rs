@@ -21,7 +21,8 @@ pub(crate) struct Torrent {
     pub(crate) completed: u32,
     /// When somebody last announced, in seconds of the store, or [`HELD`].
     pub(crate) touched: u32,
-    /// No peer expires before this second.
+    /// No peer expires before this second, and all that do within an hour of it: peers keep no more of theirs than that
+    /// needs. `u32::MAX` where none expires.
     pub(crate) next_due: u32,
     pub(crate) members: Members,
 }
@@ -42,7 +43,7 @@ impl Torrent {
         if now < self.next_due {
             return None;
         }
-        let mut sweep = Sweep { now, next_due: u32::MAX, seed: None };
+        let mut sweep = Sweep { now, earliest: self.next_due, next_due: u32::MAX, seed: None };
         remove_all::<4>(&mut self.members, |peer| sweep.is_over(peer), key);
         remove_all::<16>(&mut self.members, |peer| sweep.is_over(peer), key);
         self.next_due = sweep.next_due;
@@ -88,7 +89,7 @@ pub struct SwarmPeer {
     /// It has everything.
     pub seed: bool,
     /// The number of its lease, if it is a peer of ours.
-    pub lease: Option<u32>,
+    pub lease: Option<u16>,
     /// It runs on the tracker's host.
     pub local: bool,
     /// One more address of a peer that is in the swarm already.
@@ -150,21 +151,25 @@ where
 
 struct Sweep {
     now: u32,
+    /// Nobody was due before this.
+    earliest: u32,
     next_due: u32,
     seed: Option<SocketAddr>,
 }
 
 impl Sweep {
     fn is_over<const N: usize>(&mut self, peer: &Peer<N>) -> bool {
-        if peer.is_expired(self.now) {
+        if peer.is_leased() {
+            return false;
+        }
+        let due = peer.due_after(self.earliest);
+        if due <= self.now {
             if peer.is_seed() {
                 self.seed = SwarmPeer::of(peer).map(|seed| seed.addr);
             }
             return true;
         }
-        if !peer.is_leased() {
-            self.next_due = self.next_due.min(peer.due);
-        }
+        self.next_due = self.next_due.min(due);
         false
     }
 }
