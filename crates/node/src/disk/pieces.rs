@@ -128,10 +128,10 @@ impl Data {
         if more {
             self.hash_soon();
         }
-        let (mut ends, mut whole) = (Vec::new(), Vec::new());
+        let (mut ends, mut whole, mut next) = (Vec::new(), Vec::new(), Vec::new());
         for (part, hashed) in self.hash_parts(batch) {
             match (hashed, part.end) {
-                (Ok(hashed), None) => self.stored_ahead(part.piece, part.blocks, hashed),
+                (Ok(hashed), None) => next.extend(self.stored_ahead(part.piece, part.blocks, hashed)),
                 (Ok(hashed), Some(end)) => {
                     ends.push((part.piece, part.blocks, end));
                     whole.push(hashed);
@@ -142,6 +142,8 @@ impl Data {
         for ((piece, blocks, end), outcome) in ends.into_iter().zip(self.hashes.compare(whole)) {
             self.store_if_good(piece, &blocks, &end, &outcome);
         }
+        // What waited for these is hashed together too.
+        self.arrive(next.into_iter());
     }
 
     /// As many parts as are hashed in about the time of one, and whether there are more. The busier the processors are,
@@ -206,11 +208,9 @@ impl Data {
         hasher.into_pieces().pop().ok_or_else(|| "it is hashed and not there".to_owned())
     }
 
-    /// Writes the first blocks of a piece of which others come, and lets go of them.
-    fn stored_ahead(self: &Arc<Self>, piece: PieceIndex, blocks: Blocks, hashed: HalfHashed) {
-        let Some(growth) = self.growing() else {
-            return;
-        };
+    /// Writes the first blocks of a piece of which others come, and lets go of them; returns what waited for that.
+    fn stored_ahead(self: &Arc<Self>, piece: PieceIndex, blocks: Blocks, hashed: HalfHashed) -> Option<Part> {
+        let growth = self.growing()?;
         let forgotten = growth.lock_coming().is_forgotten(piece);
         let failed = if forgotten { None } else { self.write_unverified(piece, &blocks) };
         drop(blocks);
@@ -218,9 +218,7 @@ impl Data {
         if let Some(blocks) = coming.hashed(piece, hashed, failed) {
             self.tell_done(Done::StoredAhead { piece, blocks });
         }
-        let next = coming.next(piece);
-        drop(coming);
-        self.arrive(next.into_iter());
+        coming.next(piece)
     }
 
     fn store_if_good(self: &Arc<Self>, piece: PieceIndex, blocks: &Blocks, end: &End, outcome: &Outcome) {

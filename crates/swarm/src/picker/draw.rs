@@ -19,7 +19,7 @@ struct Draw<'a, 'b> {
     left: usize,
     out: &'b mut Vec<Block>,
     fresh: Cursor,
-    /// Blocks of a long piece that may be owed before another is begun.
+    /// Blocks of a long piece that may be owed or wait to be hashed before another is begun.
     ahead: u32,
 }
 
@@ -137,7 +137,7 @@ impl Picker {
                 if !open.is_begun_asked() {
                     return true;
                 }
-                let next = open.requested < draw.ahead;
+                let next = open.unstored() < draw.ahead;
                 starved |= next && !has_room;
                 next && has_room
             })
@@ -351,9 +351,10 @@ impl Picker {
         fits
     }
 
-    /// Whether a fast peer is asked for as many long pieces as are hashed side by side.
+    /// Whether a fast peer can be asked for a stretch of as many long pieces as are hashed side by side while as many others wait
+    /// for that.
     fn are_enough_open(&self, draw: &Draw<'_, '_>) -> bool {
-        draw.ahead < u32::MAX && self.open.len() >= self.config.side_by_side
+        draw.ahead < u32::MAX && self.open.partial().len() >= 2 * self.config.side_by_side
     }
 
     /// Opens `piece` unless the budget has no room for its first stretch, or enough are open.
@@ -394,7 +395,7 @@ impl Picker {
         };
         let ours = open.alone.is_none_or(|owner| owner == draw.peer);
         let stretch = open.next_stretch();
-        let due = stretch > 0 && ours && open.is_begun_asked() && open.requested < draw.ahead;
+        let due = stretch > 0 && ours && open.is_begun_asked() && open.unstored() < draw.ahead;
         due && self.has_room(stretch as usize) && self.open.begin_stretch(piece)
     }
 

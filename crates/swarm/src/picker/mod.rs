@@ -32,7 +32,7 @@ pub struct PickerConfig {
     pub requesters: usize,
     /// Blocks of a piece that are asked for together, at least 1; of a longer one they are stored together too.
     pub stretch: u32,
-    /// Longer pieces that a fast peer is asked for in turns: as many as are hashed in about the time of one.
+    /// Longer pieces that are hashed in about the time of one: a fast peer is asked for so many in turns, while as many wait.
     pub side_by_side: usize,
 }
 

@@ -64,6 +64,11 @@ impl OpenPiece {
         if self.spilled { self.requested as usize } else { (self.begun - self.stored) as usize }
     }
 
+    /// Blocks of the stretches that are being asked for, or wait to be hashed.
+    pub(super) fn unstored(&self) -> u32 {
+        self.begun - self.storing
+    }
+
     /// How many blocks the next stretch has; 0 after the last.
     pub(super) fn next_stretch(&self) -> u32 {
         (self.total() - self.begun).min(self.stretch)

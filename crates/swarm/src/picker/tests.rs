@@ -547,10 +547,43 @@ fn a_fast_peer_is_asked_for_long_pieces_side_by_side() {
     for piece in 0..3 {
         assert_eq!(first.iter().filter(|block| block.piece == PieceIndex(piece)).count(), stretch);
     }
-    // Whichever gets on is asked for more.
+    // Whichever gets on is asked for more, once what came of it is hashed with others.
+    bench.deliver(A, &first[..stretch]);
+    let waits = first[0].piece;
+    assert_eq!(bench.picker.store_ahead(waits), Some(STRETCH));
+    let next = bench.pick_at(A, RATE_SIDE_BY_SIDE, stretch);
+    assert!(next.iter().all(|block| block.piece == waits));
+}
+
+#[test]
+fn long_pieces_that_are_asked_for_to_their_ends_make_room_for_others_side_by_side() {
+    let stretch = STRETCH as usize;
+    let mut bench = Bench::new(8, 2 * STRETCH, 10_000);
+    bench.picker.config.side_by_side = 2;
+    bench.join_seed(A);
+    let mut told: Vec<usize> = Vec::new();
+    for _ in 0..4 {
+        let blocks = bench.pick_at(A, RATE_SIDE_BY_SIDE, 4 * stretch);
+        let pieces: BTreeSet<PieceIndex> = blocks.iter().map(|block| block.piece).collect();
+        assert_eq!((blocks.len(), pieces.len()), (4 * stretch, 4), "a stretch of each");
+        told.push(bench.picker.open_pieces());
+    }
+    assert_eq!(told, [4, 4, 8, 8]);
+}
+
+#[test]
+fn a_stretch_that_waits_to_be_hashed_waits_for_those_of_other_pieces() {
+    let stretch = STRETCH as usize;
+    let mut bench = Bench::new(4, 4 * STRETCH, 10_000);
+    bench.picker.config.side_by_side = 2;
+    bench.join_seed(A);
+    let first = bench.pick_at(A, RATE_SIDE_BY_SIDE, 3 * stretch);
     bench.deliver(A, &first[..stretch]);
     let next = bench.pick_at(A, RATE_SIDE_BY_SIDE, stretch);
-    assert!(next.iter().all(|block| block.piece == first[0].piece));
+    assert!(
+        first.iter().all(|block| block.piece != next[0].piece),
+        "the fourth piece comes before the second stretch of the first"
+    );
 }
 
 #[test]
