@@ -127,3 +127,23 @@ fn a_crowd_that_comes_at_once_gets_the_torrent_from_the_tracker_or_from_each_oth
         assert_holds(lab.path(format!("crowd-{number}/x")), &bytes);
     }
 }
+
+#[test]
+fn as_many_peers_are_connected_as_the_flag_says() {
+    let lab = Lab::new();
+    lab.file("data/x", &noise(1, MIB));
+    let share = lab.share("one", ["data/x", "--max-peers", "2"]);
+    let hash = share.obt.event("sharing")["info_hash_v1"].as_str().unwrap().to_owned();
+    let port = u16::try_from(share.obt.event("listening")["peer_port"].as_u64().unwrap()).unwrap();
+    let mut strangers: Vec<TcpStream> = (0..4)
+        .map(|_| {
+            let mut stranger = connect(SocketAddr::from(([127, 0, 0, 1], port)));
+            stranger.write_all(&handshake(&hash)).unwrap();
+            stranger
+        })
+        .collect();
+    eventually("two of four are let in", SOON, || {
+        (strangers.iter_mut().map(is_closed).filter(|closed| *closed).count() == 2).then_some(())
+    });
+    lab.run(["share", "data/x", "--max-peers", "0"]).fails(2, "--max-peers");
+}

@@ -70,6 +70,9 @@ pub(crate) struct Common {
     /// Send no faster than this, bytes per second [default: no limit]
     #[arg(long, global = true, value_name = "RATE", value_parser = parse_rate, env = "OBT_UPLOAD_RATE", hide_env = true)]
     pub(crate) upload_rate: Option<Rate>,
+    /// Be connected to at most this many peers, of all torrents and of one [default: 500 of all, 200 of one]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), env = "OBT_MAX_PEERS", hide_env = true)]
+    pub(crate) max_peers: Option<u16>,
     /// Say more on standard error: -v state changes, -vv peers, -vvv packets
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,

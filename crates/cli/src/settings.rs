@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -32,6 +33,7 @@ struct FileSettings {
     key_file: Option<PathBuf>,
     download_rate: Option<Rate>,
     upload_rate: Option<Rate>,
+    max_peers: Option<NonZeroU16>,
 }
 
 /// An address to listen on, and whether it was asked for: a default that is taken falls forward to the next free port.
@@ -76,6 +78,8 @@ pub(crate) struct Settings {
     pub(crate) download_rate: Option<u64>,
     /// Bytes per second.
     pub(crate) upload_rate: Option<u64>,
+    /// Connections at once.
+    pub(crate) max_peers: Option<u16>,
     /// Where else trackers can be asked.
     pub(crate) members: MemberBook,
 }
@@ -94,6 +98,7 @@ impl Settings {
             key_file: common.key_file.clone().or(file.key_file),
             download_rate: rate(common.download_rate, file.download_rate),
             upload_rate: rate(common.upload_rate, file.upload_rate),
+            max_peers: common.max_peers.or(file.max_peers.map(NonZeroU16::get)),
             members: MemberBook::default(),
         };
         if let Ok(state) = settings.state() {
@@ -166,7 +171,9 @@ mod tests {
 
     #[test]
     fn k02_unknown_keys_duplicates_and_wrong_types_are_errors_with_their_line() {
-        for text in ["upload_rate = '1M'", "state = 'a'\nstate = 'b'", "peer-listen = 5", "peer-listen = 'x'"] {
+        for text in
+            ["upload_rate = '1M'", "state = 'a'\nstate = 'b'", "peer-listen = 5", "max-peers = 0", "peer-listen = 'x'"]
+        {
             let error = fault(text, &parse(text).map(|_| ()).unwrap_err());
             let line = text.matches('\n').count() + 1;
             assert!(error.starts_with(&format!(", line {line}: ")) && !error.contains('\n'), "{error}");

@@ -13,8 +13,10 @@ pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a peer may leave our bytes unread before it is given up (W23): as long as it may be silent.
 pub const WRITE_STALL: Duration = Duration::from_secs(120);
 
-/// Connections of the process at once: with files and the tracker's sockets it fits in the usual 1,024 descriptors.
+/// Connections of the process at once: with [`OTHER_DESCRIPTORS`] these are the usual 1,024.
 pub const CONNECTIONS: usize = 500;
+/// Descriptors for what is no connection of a peer: files, connections of the tracker, sockets of the process.
+pub const OTHER_DESCRIPTORS: u64 = 524;
 /// Connections of one torrent at once.
 pub const TORRENT_CONNECTIONS: usize = 200;
 /// Connects under way at once, of all torrents (B-HS).

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use obt_swarm::LocalAddresses;
 use obt_wire::{BLOCK_SIZE, InfoHash, PeerId};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
@@ -32,6 +33,16 @@ pub enum NodeError {
         at: String,
         /// Why not.
         source: io::Error,
+    },
+    /// The system allows fewer connections.
+    #[error("{connections} connections need {needed} open files, and the system allows {allowed}")]
+    Descriptors {
+        /// Connections that were asked for.
+        connections: usize,
+        /// Descriptors for them and all else.
+        needed: u64,
+        /// The hard limit of the process.
+        allowed: u64,
     },
     /// The torrent is there already, with what it was added for first.
     #[error("the torrent {0} is here already")]
@@ -78,12 +89,30 @@ fn advertised(named: Vec<String>, listen: PeerListen) -> Vec<String> {
     }
 }
 
+/// Raises the limit of descriptors as far as so many connections need it.
+fn allow_descriptors(connections: usize) -> Result<(), NodeError> {
+    let needed = limits::OTHER_DESCRIPTORS.saturating_add(connections as u64);
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let allowed = limit.maximum.unwrap_or(u64::MAX);
+    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+    if needed > allowed || setrlimit(Resource::Nofile, raised).is_err() {
+        return Err(NodeError::Descriptors { connections, needed, allowed });
+    }
+    Ok(())
+}
+
 impl Node {
     /// Binds, and starts the threads of the disk.
     ///
     /// # Errors
-    /// [`NodeError::Listen`].
+    /// [`NodeError::Listen`]; [`NodeError::Descriptors`] where more connections are asked for than the default.
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        if config.connections > limits::CONNECTIONS {
+            allow_descriptors(config.connections)?;
+        }
         let (sockets, port) =
             bind(config.listen).map_err(|source| NodeError::Listen { at: config.listen.to_string(), source })?;
         let peer_id = config.peer_id.unwrap_or_else(random_peer_id);

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::event::PeerKey;
-use crate::limits::{RECHOKE, UNCHOKE_TURN, UNCHOKED_FIRST, UNCHOKED_LEAST, UNCHOKED_MOST, UPLOAD_PER_SLOT};
+use crate::limits::{
+    RECHOKE, SLOT_UNUSED, UNCHOKE_TURN, UNCHOKED_FIRST, UNCHOKED_LEAST, UNCHOKED_MOST, UPLOAD_PER_SLOT,
+};
 
 /// What we are to the swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -170,7 +172,7 @@ impl Choker {
         self.now_slots = slots.clamp(least, self.slots.most.max(least));
     }
 
-    /// Lower comes first: who is in its turn, then who has waited longest, then who has had its turn.
+    /// Lower comes first: who is in its turn, then who has waited longest, then who has had its turn, or does not use it.
     fn seed_rank(&self, view: &PeerView, now: Instant) -> (u8, Option<Instant>, std::cmp::Reverse<u64>) {
         let faster = std::cmp::Reverse(view.sent_rate);
         let Some(turn) = self.turns.get(&view.peer) else {
@@ -179,7 +181,9 @@ impl Choker {
         if !view.unchoked {
             return (1, Some(turn.ended.unwrap_or(turn.began)), faster);
         }
-        let over = now.saturating_duration_since(turn.began) >= UNCHOKE_TURN;
+        let unused = !view.waits && view.sent_rate == 0;
+        let time = if unused { SLOT_UNUSED } else { UNCHOKE_TURN };
+        let over = now.saturating_duration_since(turn.began) >= time;
         (if over { 2 } else { 0 }, None, faster)
     }
 
@@ -352,6 +356,21 @@ mod tests {
             }
         }
         assert_eq!(served, [6; 7]);
+    }
+
+    #[test]
+    fn a_slot_of_a_seed_that_is_not_used_goes_to_who_waits_for_one() {
+        let mut bench = Bench::new(2, &[0; 2]);
+        for view in &mut bench.peers {
+            (view.sent_rate, view.waits) = (0, false);
+        }
+        bench.rechoke(Role::Seeding);
+        assert_eq!(bench.unchoked(), [0, 1]);
+        bench.peers[1].waits = true;
+        let newcomer = PeerView { peer: PeerKey(9), unchoked: false, ..bench.peers[0] };
+        bench.peers.push(newcomer);
+        bench.rechoke(Role::Seeding);
+        assert_eq!(bench.unchoked(), [1, 9]);
     }
 
     #[test]

@@ -102,6 +102,8 @@ pub const LATE_REMEMBERED: usize = 2 * REQUESTS_QUEUED;
 pub const RECHOKE: Duration = Duration::from_secs(10);
 /// Time between two optimistic unchokes, and what a seed's peer keeps its slot for (BEP 3: long enough to reciprocate).
 pub const UNCHOKE_TURN: Duration = Duration::from_secs(30);
+/// Time in which a seed's peer that is unchoked has to ask for something: a slot that is not used goes to who waits for one.
+pub const SLOT_UNUSED: Duration = Duration::from_secs(5);
 /// Peers unchoked at a time by one who lacks pieces, however slow the upload: others give to those who give much.
 pub const UNCHOKED_LEAST: usize = 16;
 /// Peers unchoked at a time until it is known how fast the upload is, and by a seed however slow it is: with 16, half of

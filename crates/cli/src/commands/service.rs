@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use obt_node::config::{NodeConfig, PeerListen, PeerPort};
 use obt_node::keyring::{read_key, read_or_make_key};
-use obt_node::node::Node;
+use obt_node::node::{Node, NodeError};
 use obt_node::requester::ResolveError;
 use obt_node::server::{
     FileSource, ParseAdvertiseError, StartError, TrackerConfig, TrackerListen, TrackerPort, TrackerServer,
@@ -75,18 +75,25 @@ pub(crate) fn tell_resolve(error: ResolveError) -> anyhow::Error {
 pub(crate) async fn start_node(settings: &Settings) -> anyhow::Result<Node> {
     let listen = settings.peer_listen;
     let port = if listen.named { PeerPort::Exactly(listen.addr.port()) } else { PeerPort::Usual };
+    let default = NodeConfig::default();
+    let max_peers = settings.max_peers.map(usize::from);
     let config = NodeConfig {
         listen: PeerListen { addr: listen.addr_if_named(), port },
+        connections: max_peers.unwrap_or(default.connections),
+        torrent_connections: max_peers.unwrap_or(default.torrent_connections),
         download_rate: settings.download_rate,
         upload_rate: settings.upload_rate,
         advertise: settings.advertise.iter().cloned().collect(),
         members: settings.members.clone(),
-        ..NodeConfig::default()
+        ..default
     };
-    let hint = "`--peer-listen ADDR:PORT` chooses another place, port 0 any free one";
-    Node::start(config)
-        .await
-        .map_err(|error| anyhow::Error::new(error).context(Told::failed("cannot start").hint(hint)))
+    Node::start(config).await.map_err(|error| {
+        let hint = match &error {
+            NodeError::Descriptors { .. } => "`--max-peers` with a smaller number, or `ulimit -Hn` with a larger one",
+            _ => "`--peer-listen ADDR:PORT` chooses another place, port 0 any free one",
+        };
+        anyhow::Error::new(error).context(Told::failed("cannot start").hint(hint))
+    })
 }
 
 /// Starts a tracker as the settings say.

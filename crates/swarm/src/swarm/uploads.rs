@@ -88,7 +88,18 @@ impl Swarm {
         let unchoked = self.sessions.values().filter(holds_slot).count();
         if self.choker.unchoke_at_once(peer, unchoked, now) {
             self.unchoke(peer, now);
+        } else if interested && !self.is_upload_short() {
+            // There may be slots for more once those who have one have had the time to ask.
+            self.slot_freed(now);
         }
+    }
+
+    /// Whether most of those that are served wait for blocks.
+    fn is_upload_short(&self) -> bool {
+        let served = self.sessions.values().filter(|session| session.interested && !session.choked);
+        let (served, waiting) = served
+            .fold((0, 0), |(all, waiting), session| (all + 1, waiting + usize::from(session.uploads.queued() > 0)));
+        waiting * 2 >= served
     }
 
     pub(super) fn not_interested(&mut self, peer: PeerKey, now: Instant) -> Result<(), Offence> {

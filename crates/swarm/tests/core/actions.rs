@@ -381,6 +381,27 @@ fn who_waits_for_a_slot_gets_a_few_pieces_to_begin_with_each_once() {
 }
 
 #[test]
+fn who_comes_when_all_slots_are_taken_and_the_upload_has_time_left_gets_one_soon() {
+    let (mut bench, _) = without_a_slot(1_000, |bench| {
+        bench.connect(LATE);
+        bench.hear(LATE, Message::HaveNone);
+    });
+    let unchoked = |actions: &[Action]| actions.contains(&send(LATE, Message::Unchoke));
+    assert!(unchoked(&bench.wait(limits::CHOKE_SOON)));
+}
+
+#[test]
+fn who_comes_when_the_upload_is_short_waits_for_a_slot() {
+    let (mut bench, _) = without_a_slot(1_000, |bench| {
+        bench.connect(LATE);
+        bench.hear(LATE, Message::HaveNone);
+        bench.take_upload();
+    });
+    let unchoked = |actions: &[Action]| actions.contains(&send(LATE, Message::Unchoke));
+    assert!(!unchoked(&bench.wait(limits::RECHOKE - Duration::from_secs(1))));
+}
+
+#[test]
 fn nobody_else_gets_pieces_to_begin_with() {
     let fast = Reserved { fast: true, ..Reserved::default() };
     let haves = |bench: &mut Bench| {

@@ -181,6 +181,15 @@ impl Bench {
         }
     }
 
+    /// Those who have the slots ask for more than is on its way to them.
+    pub(crate) fn take_upload(&mut self) {
+        for key in (101..).map(PeerKey).take(limits::UNCHOKED_FIRST) {
+            for piece in 0..limits::UPLOAD_WINDOW_LEAST / BLOCK_SIZE + 1 {
+                self.hear(key, Message::Request(request(piece, 0)));
+            }
+        }
+    }
+
     pub(crate) fn is_connected(&self, peer: PeerKey) -> bool {
         self.swarm.snapshot(self.now).peers.iter().any(|stats| stats.peer == peer)
     }
