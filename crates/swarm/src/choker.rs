@@ -163,7 +163,7 @@ impl Choker {
         let served = peers.iter().filter(|view| view.interested && view.unchoked);
         let (served, waiting) =
             served.fold((0, 0), |(all, waiting), view| (all + 1, waiting + usize::from(view.waits)));
-        let slots = match (waiting * 2 >= served, served >= self.now_slots) {
+        let slots = match (is_upload_short(served, waiting), served >= self.now_slots) {
             (true, _) => affordable,
             (false, true) => affordable.max(self.now_slots * 2),
             (false, false) => affordable.max(self.now_slots),
@@ -233,6 +233,11 @@ impl Choker {
             *turn = Turn { began: now, ended: None };
         }
     }
+}
+
+/// Whether most of those that are served wait for blocks.
+pub(crate) fn is_upload_short(served: usize, waiting: usize) -> bool {
+    waiting * 2 >= served
 }
 
 fn gives(view: &PeerView) -> u64 {

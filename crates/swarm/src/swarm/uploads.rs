@@ -7,7 +7,7 @@ use obt_wire::{Geometry, PieceIndex};
 
 use super::Swarm;
 use crate::action::{Action, CloseReason};
-use crate::choker::{Choking, PeerView, Role};
+use crate::choker::{Choking, PeerView, Role, is_upload_short};
 use crate::event::PeerKey;
 use crate::fast_set::fast_set;
 use crate::limits::{ALLOWED_FAST_GIVEN, CHOKE_SOON, GREEDY, REQUEST_BYTES};
@@ -94,12 +94,10 @@ impl Swarm {
         }
     }
 
-    /// Whether most of those that are served wait for blocks.
     fn is_upload_short(&self) -> bool {
         let served = self.sessions.values().filter(|session| session.interested && !session.choked);
-        let (served, waiting) = served
-            .fold((0, 0), |(all, waiting), session| (all + 1, waiting + usize::from(session.uploads.queued() > 0)));
-        waiting * 2 >= served
+        let waiting = served.clone().filter(|session| session.uploads.queued() > 0);
+        is_upload_short(served.clone().count(), waiting.count())
     }
 
     pub(super) fn not_interested(&mut self, peer: PeerKey, now: Instant) -> Result<(), Offence> {
