@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use obt_node::members::MemberBook;
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use crate::args::Common;
 use crate::output::Told;
@@ -33,7 +33,14 @@ struct FileSettings {
     key_file: Option<PathBuf>,
     download_rate: Option<Rate>,
     upload_rate: Option<Rate>,
-    max_peers: Option<NonZeroU16>,
+    #[serde(default, deserialize_with = "connections")]
+    max_peers: Option<u16>,
+}
+
+fn connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let number = i64::deserialize(deserializer).ok().and_then(|number| u16::try_from(number).ok());
+    let number = number.filter(|number| *number > 0);
+    number.map(Some).ok_or_else(|| D::Error::custom("`max-peers` is a number from 1 to 65535"))
 }
 
 /// An address to listen on, and whether it was asked for: a default that is taken falls forward to the next free port.
@@ -98,7 +105,7 @@ impl Settings {
             key_file: common.key_file.clone().or(file.key_file),
             download_rate: rate(common.download_rate, file.download_rate),
             upload_rate: rate(common.upload_rate, file.upload_rate),
-            max_peers: common.max_peers.or(file.max_peers.map(NonZeroU16::get)),
+            max_peers: common.max_peers.or(file.max_peers),
             members: MemberBook::default(),
         };
         if let Ok(state) = settings.state() {
