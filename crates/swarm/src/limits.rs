@@ -208,6 +208,9 @@ pub const GOOD_PER_STRIKE: u64 = 300;
 pub const FROM_ADDRESSES: usize = 1_000;
 /// Times its size that one connection may take of a torrent before everybody else comes first (HOSTILE W13, W26).
 pub const GREEDY: u64 = 2;
+/// How long a piece may stand still, while buffers are short, before it leaves them: on a fast network a peer pauses as long for
+/// want of a processor, while thousands of other blocks come.
+pub const SPILL_AFTER: Duration = Duration::from_millis(250);
 /// Times that the budget may keep a peer from being asked between two looks at what could be spilled.
 pub const STARVED_FILLS: u32 = 64;
 /// Interested peers from which on a seed tells each of them which pieces to ask for.

@@ -531,10 +531,10 @@ impl Picker {
     }
 
     /// A piece whose received blocks should leave the buffers for the partial file, because the budget holds peers up
-    /// and this piece does not get on, or has much behind a gap, or because a stretch is larger than the budget. The owner answers
-    /// with [`spilled`](Self::spilled).
+    /// and this piece does not get on, or has much behind a gap, or because a stretch is larger than the budget. `soon` is how many
+    /// blocks of all pieces come while a piece that gets on may well stand still. The owner answers with [`spilled`](Self::spilled).
     #[must_use]
-    pub fn spill_candidate(&self) -> Option<PieceIndex> {
+    pub fn spill_candidate(&self, soon: u64) -> Option<PieceIndex> {
         let budget = self.config.block_budget;
         let held = || self.open.iter().filter(|(_, open)| open.can_spill());
         if let Some((piece, _)) = held().find(|(_, open)| open.room() > budget) {
@@ -550,7 +550,7 @@ impl Picker {
         let (piece, open) = waiting.min_by_key(|(_, open)| open.touched)?;
         let idle = self.open.clock() - open.touched;
         let stuck = self.open.iter().all(|(_, open)| open.is_stuck());
-        (stuck || idle >= budget as u64 / 2).then_some(PieceIndex(piece))
+        (stuck || idle >= soon.max(budget as u64 / 2)).then_some(PieceIndex(piece))
     }
 
     /// The blocks of `piece`, those that are here and those that will come, go to the partial file.

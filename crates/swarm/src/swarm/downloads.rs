@@ -10,7 +10,7 @@ use obt_wire::{BLOCK_SIZE, Block, PieceIndex, Sha256Hash};
 use super::Swarm;
 use crate::action::{Action, CloseReason};
 use crate::event::{PeerKey, Verdict};
-use crate::limits::{ASK_AGAIN, FROM_ADDRESSES, STARVED_FILLS};
+use crate::limits::{ASK_AGAIN, FROM_ADDRESSES, SPILL_AFTER, STARVED_FILLS};
 use crate::picker::{Asker, Received, Trust};
 use crate::pipeline::Arrival;
 use crate::session::{Offence, Session};
@@ -104,7 +104,9 @@ impl Swarm {
         };
         self.starved_fills = 0;
         let mut made_room = false;
-        while let Some(piece) = torrent.picker.spill_candidate() {
+        let soon = u128::from(self.downloaded.rate(now) / u64::from(BLOCK_SIZE)) * SPILL_AFTER.as_millis() / 1_000;
+        let soon = u64::try_from(soon).unwrap_or(u64::MAX);
+        while let Some(piece) = torrent.picker.spill_candidate(soon) {
             torrent.picker.spilled(piece);
             self.actions.push_back(Action::Spill { piece });
             made_room = true;

@@ -178,7 +178,7 @@ impl Model {
                 self.unverifiable.extend(first..end);
             }
             Step::Spill => {
-                if let Some(piece) = self.picker.spill_candidate() {
+                if let Some(piece) = self.picker.spill_candidate(0) {
                     self.picker.spilled(piece);
                     self.begun.insert(piece.0, BLOCKS);
                 }
