@@ -189,7 +189,8 @@ pub const FEW_PEERS: usize = 20;
 pub const TICK: Duration = Duration::from_secs(1);
 /// Time between two looks at peers that owe us nothing.
 pub const TICK_IDLE: Duration = Duration::from_secs(10);
-/// Time between a slot's becoming free and the next look at who is choked, so that peers that come and go cost little.
+/// Time from a slot's becoming free, or from a newcomer for whom there may be another, to the next look at who is choked: peers
+/// that come and go cost little.
 pub const CHOKE_SOON: Duration = Duration::from_millis(500);
 /// Least bytes that a rate limit lets through at once: four blocks.
 pub const RATE_BURST_LEAST: u64 = 4 * 16_384;

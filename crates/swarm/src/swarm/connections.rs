@@ -135,7 +135,7 @@ impl Swarm {
         self.stopped_getting(peer, &session.suggested, now);
         self.choker.peer_left(peer);
         if session.interested && !session.choked {
-            self.slot_freed(now);
+            self.rechoke_soon(now);
         }
         self.departed.push_back((peer, session.reached_at()));
         if self.departed.len() > DEPARTED {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use obt_wire::peer::{Message, PieceHeader, Request};
 use obt_wire::{BLOCK_SIZE, Block, PieceIndex, Sha256Hash};
@@ -97,15 +97,20 @@ impl Swarm {
         }
     }
 
+    /// Bytes that come within a time at the rate of now.
+    pub(super) fn expected(&self, within: Duration, now: Instant) -> u64 {
+        let bytes = u128::from(self.downloaded.rate(now)) * within.as_nanos() / 1_000_000_000;
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
     /// Makes room in the buffers where they hold peers up, or among the open pieces where those do.
     pub(super) fn spill(&mut self, now: Instant) {
+        let soon = self.expected(SPILL_AFTER, now) / u64::from(BLOCK_SIZE);
         let Some(torrent) = &mut self.torrent else {
             return;
         };
         self.starved_fills = 0;
         let mut made_room = false;
-        let soon = u128::from(self.downloaded.rate(now) / u64::from(BLOCK_SIZE)) * SPILL_AFTER.as_millis() / 1_000;
-        let soon = u64::try_from(soon).unwrap_or(u64::MAX);
         while let Some(piece) = torrent.picker.spill_candidate(soon) {
             torrent.picker.spilled(piece);
             self.actions.push_back(Action::Spill { piece });
@@ -541,7 +546,7 @@ impl Swarm {
         for peer in peers {
             self.drop_if_complete(peer, now);
         }
-        self.slot_freed(now);
+        self.rechoke_soon(now);
         self.chores.connect = true;
     }
 }

@@ -63,9 +63,8 @@ impl Swarm {
         };
         // The blocks of v2 are hashed side by side within a piece.
         let is_v1 = torrent.metainfo.info.hashes.v1.is_some();
-        let expected = u128::from(self.downloaded.rate(now)) * VERIFY_WAIT.as_nanos() / 1_000_000_000;
         let length = torrent.geometry().piece_length().min(self.config.stretch * BLOCK_SIZE);
-        is_v1 && self.readers.is_empty() && expected >= u128::from(length) * u128::from(VERIFY_WORTH)
+        is_v1 && self.readers.is_empty() && self.expected(VERIFY_WAIT, now) >= u64::from(length) * VERIFY_WORTH
     }
 
     /// Verifies the pieces that wait, and stores the stretches, if it is time.

@@ -25,8 +25,8 @@ impl Swarm {
         Some(self.due.choke.map_or(next, |soon| soon.min(next)))
     }
 
-    /// An unchoked peer needs its slot no more: another gets it soon, though not as often as peers may come and go.
-    pub(super) fn slot_freed(&mut self, now: Instant) {
+    /// There is a slot for another, or may be: it gets it soon, though not as often as peers may come and go.
+    pub(super) fn rechoke_soon(&mut self, now: Instant) {
         self.due.choke.get_or_insert(now + CHOKE_SOON);
     }
 
@@ -90,7 +90,7 @@ impl Swarm {
             self.unchoke(peer, now);
         } else if interested && !self.is_upload_short() {
             // There may be slots for more once those who have one have had the time to ask.
-            self.slot_freed(now);
+            self.rechoke_soon(now);
         }
     }
 
@@ -108,7 +108,7 @@ impl Swarm {
         let had_slot = session.interested && !session.choked;
         session.interested = false;
         if had_slot {
-            self.slot_freed(now);
+            self.rechoke_soon(now);
         }
         Ok(())
     }
