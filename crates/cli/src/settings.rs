@@ -37,6 +37,7 @@ struct FileSettings {
     max_peers: Option<u16>,
 }
 
+/// How many peers may be connected, in words for people: serde would speak of a `u16`.
 fn connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
     let number = i64::deserialize(deserializer).ok().and_then(|number| u16::try_from(number).ok());
     let number = number.filter(|number| *number > 0);

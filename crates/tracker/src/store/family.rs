@@ -7,8 +7,8 @@ use super::key::HashKey;
 use super::peer::{Marks, Peer, Source};
 use super::places::Places;
 
-/// Peers above which an endpoint is looked up in a table: fewer are searched about as fast, and a table takes as much again
-/// as a third of an IPv4 peer.
+/// Peers above which an endpoint is looked up in a table, which takes as much again as a third of an IPv4 peer: a scan of 128
+/// of these touches twenty cache lines in a row.
 const INDEXED: usize = 128;
 /// Peers for each of the buckets in which the peers of an address are counted, at most.
 const CROWD: usize = 8;
